@@ -1,0 +1,95 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+
+let package = Package(
+    name: "mmiofd",
+    products: [
+        .library(name: "KVM", targets: ["KVM"]),
+        .library(name: "MMIOForwarding", targets: ["MMIOForwarding"]),
+        .library(name: "DeviceEmulation", targets: ["DeviceEmulation"]),
+        .library(name: "DeviceEmulationTesting", targets: ["DeviceEmulationTesting"]),
+        .library(name: "ReferenceDevices", targets: ["ReferenceDevices"]),
+        .library(name: "KernelModule", targets: ["KernelModule"]),
+        .executable(name: "mmiofd", targets: ["mmiofd"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
+    ],
+    targets: [
+        // What the kernel says, in C.
+        .target(name: "CLinuxSystem"),
+        .target(name: "CKVM"),
+        .target(name: "CKVMUser"),
+        .systemLibrary(name: "Ckmod", pkgConfig: "libkmod", providers: [.apt(["libkmod-dev"])]),
+        .systemLibrary(name: "Cudev", pkgConfig: "libudev", providers: [.apt(["libudev-dev"])]),
+
+        // System calls and descriptors.
+        .target(name: "LinuxSystem", dependencies: ["CLinuxSystem", system], swiftSettings: strict),
+
+        // The two sides of a virtual machine.
+        .target(name: "KVM", dependencies: ["CKVM", "LinuxSystem", system], swiftSettings: strict),
+        .target(
+            name: "MMIOForwarding", dependencies: ["CKVMUser", "KVM", "LinuxSystem", system],
+            swiftSettings: strict),
+        .target(name: "GuestPrograms", swiftSettings: strict),
+
+        // Devices.
+        .target(
+            name: "DeviceEmulation", dependencies: ["MMIOForwarding", "LinuxSystem", logging],
+            swiftSettings: strict),
+        .target(name: "DeviceEmulationTesting", dependencies: ["DeviceEmulation"], swiftSettings: strict),
+        .target(name: "ReferenceDevices", dependencies: ["DeviceEmulation"], swiftSettings: strict),
+
+        // The machine that it runs on.
+        .target(
+            name: "KernelModule", dependencies: ["Ckmod", "Cudev", system], swiftSettings: strict),
+        .target(
+            name: "Lab",
+            dependencies: [.product(name: "Subprocess", package: "swift-subprocess"), system],
+            swiftSettings: strict),
+
+        .executableTarget(
+            name: "mmiofd",
+            dependencies: [
+                "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule", "Lab",
+                "LinuxSystem", logging, system,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+
+        .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem"], swiftSettings: strict),
+        .testTarget(name: "KVMTests", dependencies: ["KVM"], swiftSettings: strict),
+        .testTarget(name: "MMIOForwardingTests", dependencies: ["MMIOForwarding"], swiftSettings: strict),
+        .testTarget(
+            name: "DeviceEmulationTests", dependencies: ["DeviceEmulation", "DeviceEmulationTesting"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "ReferenceDevicesTests", dependencies: ["ReferenceDevices", "DeviceEmulationTesting"],
+            swiftSettings: strict),
+        .testTarget(name: "KernelModuleTests", dependencies: ["KernelModule"], swiftSettings: strict),
+        .testTarget(name: "LabTests", dependencies: ["Lab"], swiftSettings: strict),
+        // Runs in the lab, against the real module.
+        .testTarget(
+            name: "Conformance",
+            dependencies: [
+                "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule",
+                "LinuxSystem",
+            ],
+            swiftSettings: strict),
+    ]
+)

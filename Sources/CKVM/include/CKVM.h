@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef CKVM_H
+#define CKVM_H
+
+#include <linux/kvm.h>
+
+#endif

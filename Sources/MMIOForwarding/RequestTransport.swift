@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What an emulation process needs of whatever brings it a guest's accesses.
+
+public import SystemPackage
+
+/// A source of requests and a sink for replies: the emulation descriptor, a socket to QEMU, a test's memory.
+public protocol RequestTransport: ~Copyable {
+    /// Gives `replies` back in order, then waits until requests come and takes as many as fit, oldest first.
+    ///
+    /// Every request taken is owed one reply, a store as well as a load, in any order and in any later call. A reply
+    /// to a request that the kernel has given up meanwhile (a timeout, a vCPU that was killed) is dropped and counted
+    /// in ``staleReplies``.
+    ///
+    /// - Parameters:
+    ///   - replies: replies that are owed; may be empty.
+    ///   - requests: room for 1 request or more; the first ones are overwritten.
+    /// - Returns: how many requests came, at least 1; 0 once the virtual machine is gone.
+    /// - Throws: errno of the call: EINTR if a signal came before any request, EINVAL if a reply answers nothing that
+    ///   is owed.
+    mutating func exchange(
+        _ replies: Span<ForwardedReply>, for requests: inout MutableSpan<ForwardedRequest>
+    ) throws(Errno) -> Int
+
+    /// Replies that came too late to matter.
+    var staleReplies: UInt64 { get }
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: ((GPL-2.0 WITH Linux-syscall-note) OR BSD-3-Clause) */
+/*
+ * KVM_DEV_TYPE_USER: a KVM device whose guest accesses are answered by a
+ * process, through a file descriptor.
+ *
+ * The VMM makes the device with KVM_CREATE_DEVICE and configures it through
+ * the *control descriptor* which that returns (the proposal's "master
+ * descriptor").  KVM_DEV_USER_EMULATION_FD makes the *emulation descriptor*
+ * (the proposal's "slave descriptor"), which the VMM hands to the emulation
+ * process: read(2) takes requests from it, write(2) gives replies.
+ */
+#ifndef _UAPI_LINUX_KVM_USER_H
+#define _UAPI_LINUX_KVM_USER_H
+
+#include <linux/ioctl.h>
+#include <linux/kvm.h>
+#include <linux/types.h>
+
+/** define KVM_USER_ABI_VERSION - value of &kvm_dev_user_info.abi_version. */
+#define KVM_USER_ABI_VERSION	1
+
+/**
+ * struct kvm_dev_user_info - what this device offers (KVM_DEV_USER_INFO)
+ * @abi_version: KVM_USER_ABI_VERSION of the kernel side
+ * @queue_depth: posted stores that may be pending, and, separately, requests
+ *	that may be read and not yet replied to
+ * @max_ranges: a range id is below this
+ * @max_vcpus: a vCPU index is below this
+ * @features: optional parts that are present, as a mask; none is defined yet
+ * @max_shadow_size: largest shadow image in bytes, 0 where there is none
+ */
+struct kvm_dev_user_info {
+	__u32 abi_version;
+	__u32 queue_depth;
+	__u32 max_ranges;
+	__u32 max_vcpus;
+	__u64 features;
+	__u64 max_shadow_size;
+};
+
+/**
+ * struct kvm_dev_user_emulation_fd - for KVM_DEV_USER_EMULATION_FD
+ * @flags: O_CLOEXEC, O_NONBLOCK or both; anything else is EINVAL
+ * @pad: must be 0
+ */
+struct kvm_dev_user_emulation_fd {
+	__u32 flags;
+	__u32 pad;
+};
+
+/** define KVM_USER_BUS_MMIO - @bus of a range in guest physical memory. */
+#define KVM_USER_BUS_MMIO	0
+/** define KVM_USER_BUS_PIO - @bus of a range of I/O ports. */
+#define KVM_USER_BUS_PIO	1
+
+/** define KVM_USER_PIO_SIZE - the port bus ends here. */
+#define KVM_USER_PIO_SIZE	0x10000
+
+/** define KVM_USER_MAX_RANGE_LEN - longest range; KVM's bus keeps an int. */
+#define KVM_USER_MAX_RANGE_LEN	0x7fffffff
+
+/**
+ * struct kvm_dev_user_pa_range - for KVM_DEV_USER_PA_RANGE
+ * @addr: first guest physical address or port
+ * @len: length in bytes; 0 removes the range, and @addr is then ignored
+ * @bus: KVM_USER_BUS_MMIO or KVM_USER_BUS_PIO
+ * @id: the caller's name for the range, below &kvm_dev_user_info.max_ranges;
+ *	a known id moves to the new place
+ * @flags: must be 0
+ * @pad: must be 0
+ */
+struct kvm_dev_user_pa_range {
+	__u64 addr;
+	__u64 len;
+	__u32 bus;
+	__u32 id;
+	__u32 flags;
+	__u32 pad;
+};
+
+/** define KVM_USER_DEFAULT_TIMEOUT_NS - time limit of a new device: 5 s. */
+#define KVM_USER_DEFAULT_TIMEOUT_NS	5000000000ULL
+
+/** define KVM_USER_LOAD - @type of a request that wants data back. */
+#define KVM_USER_LOAD	0
+/** define KVM_USER_STORE - @type of a request that carries data. */
+#define KVM_USER_STORE	1
+
+/**
+ * define KVM_USER_REQUEST_REDELIVERED - @flags: this request was read before,
+ * through an emulation descriptor that was closed without a reply to it.
+ */
+#define KVM_USER_REQUEST_REDELIVERED	(1U << 0)
+
+/** define KVM_USER_REQUEST_FLAGS - all flags of a request. */
+#define KVM_USER_REQUEST_FLAGS	KVM_USER_REQUEST_REDELIVERED
+
+/**
+ * struct kvm_user_request - a guest access, and the reply to it
+ * @seq: names the request; unique in the device's life and never 0.  Nothing
+ *	else may be concluded from it
+ * @offset: bytes from the start of the range; in a reply ignored
+ * @data: value, little endian, unused bytes zero.  In a request for a load 0;
+ *	in a reply to a store ignored, in a reply to a load the upper bytes are
+ * @range_id: the id that KVM_DEV_USER_PA_RANGE gave
+ * @cpu: index of the vCPU; in a reply ignored
+ * @type: KVM_USER_LOAD or KVM_USER_STORE
+ * @len: bytes, 1 to 8.  A 16-byte access comes as two requests, and one that
+ *	crosses a page comes in two parts of whatever size, 3 + 5 say
+ * @flags: KVM_USER_REQUEST_FLAGS
+ *
+ * read(2) gives an array of requests, write(2) takes an array of replies: the
+ * request with @data filled in.  A store must be replied to as well; the reply
+ * acknowledges it, and loads of the same vCPU wait for that.
+ */
+struct kvm_user_request {
+	__u64 seq;
+	__u64 offset;
+	__u64 data;
+	__u32 range_id;
+	__u32 cpu;
+	__u16 type;
+	__u16 len;
+	__u32 flags;
+};
+
+/*
+ * Control descriptor.  KVM itself answers EIO to a process that is not the
+ * VM's owner, and for a VM that is dead.
+ */
+#define KVM_DEV_USER_INFO		_IOR(KVMIO, 0xf0, struct kvm_dev_user_info)
+#define KVM_DEV_USER_EMULATION_FD	_IOW(KVMIO, 0xf1, struct kvm_dev_user_emulation_fd)
+#define KVM_DEV_USER_PA_RANGE		_IOW(KVMIO, 0xf2, struct kvm_dev_user_pa_range)
+/* Nanoseconds that an access may wait for a reply or for space; 0: no limit. */
+#define KVM_DEV_USER_TIMEOUT		_IOW(KVMIO, 0xf3, __u64)
+
+#endif /* _UAPI_LINUX_KVM_USER_H */
