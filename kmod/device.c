@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The KVM device: created and configured by the VMM, destroyed with its VM.
+ */
+#include <linux/fcntl.h>
+#include <linux/jiffies.h>
+#include <linux/kvm_user.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "device.h"
+#include "trace.h"
+
+static_assert(sizeof(struct kvm_dev_user_info) == 32);
+static_assert(sizeof(struct kvm_dev_user_emulation_fd) == 8);
+static_assert(sizeof(struct kvm_dev_user_pa_range) == 32);
+static_assert(sizeof(struct kvm_user_request) == 40);
+
+static unsigned int queue_depth = 256;
+
+static int kvm_user_set_depth(const char *val, const struct kernel_param *kp)
+{
+	return param_set_uint_minmax(val, kp, KVM_USER_MIN_DEPTH, KVM_USER_MAX_DEPTH);
+}
+
+static const struct kernel_param_ops kvm_user_depth_ops = {
+	.set = kvm_user_set_depth,
+	.get = param_get_uint,
+};
+
+module_param_cb(queue_depth, &kvm_user_depth_ops, &queue_depth, 0644);
+MODULE_PARM_DESC(queue_depth, "posted stores, and sent requests, that a new device holds");
+
+static long kvm_user_jiffies(u64 ns)
+{
+	/* One more: the current jiffy has begun. */
+	return ns ? nsecs_to_jiffies64(ns) + 1 : MAX_SCHEDULE_TIMEOUT;
+}
+
+static void kvm_user_device_free(struct kvm_user_device *dev)
+{
+	kvfree(dev->scores);
+	kvm_user_queue_destroy(&dev->queue);
+	kfree(dev);
+}
+
+static void kvm_user_device_release(struct kref *ref)
+{
+	kvm_user_device_free(container_of(ref, struct kvm_user_device, ref));
+}
+
+/**
+ * kvm_user_device_put - give up a reference
+ * @dev: the device, which may be gone after this
+ */
+void kvm_user_device_put(struct kvm_user_device *dev)
+{
+	kref_put(&dev->ref, kvm_user_device_release);
+}
+
+static struct kvm_user_device *kvm_user_device_alloc(u32 nr_vcpus)
+{
+	static atomic_t last_id;
+	struct kvm_user_device *dev;
+	u32 cpu;
+
+	dev = kzalloc(sizeof(*dev), GFP_KERNEL_ACCOUNT);
+	if (!dev)
+		return NULL;
+	dev->nr_scores = nr_vcpus;
+	dev->scores = kvcalloc(nr_vcpus, sizeof(*dev->scores), GFP_KERNEL_ACCOUNT);
+	if (!dev->scores ||
+	    kvm_user_queue_init(&dev->queue, READ_ONCE(queue_depth), nr_vcpus)) {
+		kvm_user_device_free(dev);
+		return NULL;
+	}
+	for (cpu = 0; cpu < nr_vcpus; cpu++)
+		kvm_user_score_init(&dev->scores[cpu]);
+	kref_init(&dev->ref);
+	mutex_init(&dev->read_mutex);
+	init_waitqueue_head(&dev->readable);
+	dev->timeout = kvm_user_jiffies(KVM_USER_DEFAULT_TIMEOUT_NS);
+	dev->id = atomic_inc_return(&last_id);
+	return dev;
+}
+
+static int kvm_user_create(struct kvm_device *kvm_dev, u32 type)
+{
+	struct kvm_user_device *dev;
+
+	lockdep_assert_held(&kvm_dev->kvm->lock);
+
+	/* KVM takes no reference for a device, so the device does. */
+	if (!try_module_get(THIS_MODULE))
+		return -ENODEV;
+	dev = kvm_user_device_alloc(kvm_dev->kvm->max_vcpus);
+	if (!dev) {
+		module_put(THIS_MODULE);
+		return -ENOMEM;
+	}
+	kvm_user_debugfs_add(dev);
+	kvm_dev->private = dev;
+	return 0;
+}
+
+/* The VM goes: no vCPU is left, and KVM has run the placements' destructors. */
+static void kvm_user_destroy(struct kvm_device *kvm_dev)
+{
+	struct kvm_user_device *dev = kvm_dev->private;
+
+	kvm_user_debugfs_remove(dev);
+
+	spin_lock(&dev->queue.lock);
+	WRITE_ONCE(dev->dead, true);
+	/* No reply can come from here on: all that is pending may be read. */
+	dev->queue.depth = U32_MAX;
+	spin_unlock(&dev->queue.lock);
+	wake_up_all(&dev->readable);
+
+	kvm_user_device_put(dev);
+	kfree(kvm_dev);
+	module_put(THIS_MODULE);
+}
+
+static int kvm_user_info(struct kvm_user_device *dev, void __user *arg)
+{
+	struct kvm_dev_user_info info = {
+		.abi_version = KVM_USER_ABI_VERSION,
+		.queue_depth = dev->queue.depth,
+		.max_ranges = KVM_USER_MAX_RANGES,
+		.max_vcpus = dev->nr_scores,
+	};
+
+	return copy_to_user(arg, &info, sizeof(info)) ? -EFAULT : 0;
+}
+
+static int kvm_user_get_emulation_fd(struct kvm_user_device *dev, void __user *arg)
+{
+	struct kvm_dev_user_emulation_fd args;
+
+	if (copy_from_user(&args, arg, sizeof(args)))
+		return -EFAULT;
+	if (args.pad || args.flags & ~(O_CLOEXEC | O_NONBLOCK))
+		return -EINVAL;
+	return kvm_user_emulation_fd(dev, args.flags);
+}
+
+static int kvm_user_set_range(struct kvm_user_device *dev, struct kvm *kvm,
+			      void __user *arg)
+{
+	struct kvm_dev_user_pa_range range;
+
+	if (copy_from_user(&range, arg, sizeof(range)))
+		return -EFAULT;
+	return kvm_user_range_set(dev, kvm, &range);
+}
+
+static int kvm_user_set_timeout(struct kvm_user_device *dev, void __user *arg)
+{
+	u64 ns;
+
+	if (copy_from_user(&ns, arg, sizeof(ns)))
+		return -EFAULT;
+	WRITE_ONCE(dev->timeout, kvm_user_jiffies(ns));
+	return 0;
+}
+
+static long kvm_user_control_ioctl(struct kvm_device *kvm_dev, unsigned int command,
+				   unsigned long arg)
+{
+	struct kvm_user_device *dev = kvm_dev->private;
+	void __user *user = (void __user *)arg;
+
+	switch (command) {
+	case KVM_DEV_USER_INFO:
+		return kvm_user_info(dev, user);
+	case KVM_DEV_USER_EMULATION_FD:
+		return kvm_user_get_emulation_fd(dev, user);
+	case KVM_DEV_USER_PA_RANGE:
+		return kvm_user_set_range(dev, kvm_dev->kvm, user);
+	case KVM_DEV_USER_TIMEOUT:
+		return kvm_user_set_timeout(dev, user);
+	default:
+		return -ENOTTY;
+	}
+}
+
+const struct kvm_device_ops kvm_user_device_ops = {
+	.name = "kvm-user",
+	.create = kvm_user_create,
+	.destroy = kvm_user_destroy,
+	.ioctl = kvm_user_control_ioctl,
+};

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * One KVM_DEV_TYPE_USER device, and what its parts call of each other.
+ *
+ * Lock order, outermost first:
+ *
+ *	kvm->lock			create
+ *	vcpu->mutex			a guest's access
+ *	    kvm->srcu (read)		left while asleep (B1)
+ *	kvm->slots_lock			@ranges
+ *	    kvm->srcu (synchronize)	in KVM's bus functions
+ *	read_mutex			batches go out in order; user memory is
+ *					touched under it
+ *	    queue.lock			all else; nothing sleeps under it
+ *		readable.lock, rq->lock	wake-ups
+ *
+ * Lifetime: the KVM device holds a reference from create to destroy, which is
+ * when the VM goes; the emulation file holds another.  Neither a vCPU in
+ * KVM_RUN nor a placement on KVM's bus needs one: both are gone before destroy.
+ */
+#ifndef KVM_USER_DEVICE_H
+#define KVM_USER_DEVICE_H
+
+#include <linux/kref.h>
+#include <linux/kvm_host.h>
+#include <linux/mutex.h>
+#include <linux/wait.h>
+
+#include "queue.h"
+#include "scoreboard.h"
+
+#define KVM_USER_MAX_RANGES	64
+
+#define KVM_USER_MIN_DEPTH	1
+#define KVM_USER_MAX_DEPTH	4096
+
+enum kvm_user_counter {
+	KVM_USER_REQUESTS,	/* accepted, loads and stores */
+	KVM_USER_POSTED,	/* stores accepted */
+	KVM_USER_SPACE_WAITS,	/* stores that waited for space */
+	KVM_USER_TIMEOUTS,	/* waits that the time limit ended */
+	KVM_USER_KILLED,	/* waits that a fatal signal ended */
+	KVM_USER_LATE,		/* replies to a retired request */
+	KVM_USER_INVALID,	/* replies to no request that was sent */
+	KVM_USER_ALL_ONES,	/* loads that the emulation process did not answer */
+	KVM_USER_DROPPED,	/* stores that it never acknowledged */
+	KVM_USER_NR_COUNTERS
+};
+
+struct kvm_user_placement;
+
+struct kvm_user_device {
+	struct kref ref;
+	u32 id;
+	long timeout;			/* jiffies; one word, no lock */
+
+	/* under kvm->slots_lock */
+	struct kvm_user_placement *ranges[KVM_USER_MAX_RANGES];
+
+	struct mutex read_mutex;
+	wait_queue_head_t readable;
+
+	/* under queue.lock */
+	struct kvm_user_queue queue;
+	struct kvm_user_score *scores;
+	u32 nr_scores;
+	bool open;			/* there is an emulation descriptor */
+	bool dead;			/* the VM is gone */
+	bool stalled;			/* timed out, and no sign of life since */
+	u64 counters[KVM_USER_NR_COUNTERS];
+
+	struct dentry *debugfs;
+};
+
+/* device.c */
+extern const struct kvm_device_ops kvm_user_device_ops;
+void kvm_user_device_put(struct kvm_user_device *dev);
+
+/* range.c */
+int kvm_user_range_set(struct kvm_user_device *dev, struct kvm *kvm,
+		       const struct kvm_dev_user_pa_range *range);
+
+/* access.c */
+void kvm_user_load(struct kvm_user_device *dev, struct kvm_vcpu *vcpu, u32 range_id,
+		   u64 offset, int len, void *val);
+void kvm_user_store(struct kvm_user_device *dev, struct kvm_vcpu *vcpu, u32 range_id,
+		    u64 offset, int len, const void *val);
+void kvm_user_admit(struct kvm_user_device *dev);
+int kvm_user_reply(struct kvm_user_device *dev, const struct kvm_user_request *reply);
+void kvm_user_abort(struct kvm_user_device *dev);
+
+/* emulation.c */
+int kvm_user_emulation_fd(struct kvm_user_device *dev, u32 flags);
+void kvm_user_wake_reader(struct kvm_user_device *dev);
+
+/* debugfs.c */
+void kvm_user_debugfs_init(void);
+void kvm_user_debugfs_exit(void);
+void kvm_user_debugfs_add(struct kvm_user_device *dev);
+void kvm_user_debugfs_remove(struct kvm_user_device *dev);
+
+#endif /* KVM_USER_DEVICE_H */

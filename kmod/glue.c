@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * How this kernel's KVM is reached: see glue.h.
+ *
+ * A kernel with KVM_DEV_TYPE_USER exports the four functions that are needed.
+ * Stock kernels do not: there a kprobe, registered for a moment, tells where
+ * each of them is, and the device goes by a type number that x86 leaves unused.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/kprobes.h>
+#include <linux/module.h>
+#include <linux/rcupdate.h>
+#include <linux/static_call.h>
+
+#include "glue.h"
+
+/*
+ * A reference to an export of kvm.ko makes that module load before this one and
+ * stay.  With modversions its checksum covers struct kvm and all that this
+ * contains, so a kvm.ko of another layout is refused.
+ */
+static void (*const kvm_user_needs_kvm)(struct kvm *kvm) __used = kvm_put_kvm;
+
+#ifdef KVM_DEV_TYPE_USER
+
+#define kvm_user_call(function)	function
+
+static unsigned int device_type = KVM_DEV_TYPE_USER;
+module_param(device_type, uint, 0444);
+
+static int kvm_user_resolve(void)
+{
+	return 0;
+}
+
+#else
+
+/*
+ * Static calls are direct calls: they reach functions that the kernel sealed
+ * against indirect ones (IBT).  The probe's address may be past the ENDBR at
+ * the function's entry, which is as good a place to call.
+ */
+DEFINE_STATIC_CALL_NULL(kvm_user_kvm_register_device_ops, kvm_register_device_ops);
+DEFINE_STATIC_CALL_NULL(kvm_user_kvm_unregister_device_ops, kvm_unregister_device_ops);
+DEFINE_STATIC_CALL_NULL(kvm_user_kvm_io_bus_register_dev, kvm_io_bus_register_dev);
+DEFINE_STATIC_CALL_NULL(kvm_user_kvm_io_bus_unregister_dev, kvm_io_bus_unregister_dev);
+
+#define kvm_user_call(function)	static_call(kvm_user_##function)
+
+static unsigned int device_type = KVM_DEV_TYPE_ARM_PV_TIME;
+module_param(device_type, uint, 0444);
+MODULE_PARM_DESC(device_type, "number for KVM_CREATE_DEVICE; one that x86 leaves unused");
+
+static void *kvm_user_find(const char *symbol)
+{
+	struct kprobe probe = { .symbol_name = symbol };
+	int ret = register_kprobe(&probe);
+
+	if (ret) {
+		pr_err("cannot attach to this kernel's KVM: no %s (%d)\n", symbol, ret);
+		return NULL;
+	}
+	unregister_kprobe(&probe);
+	return probe.addr;
+}
+
+#define kvm_user_resolve_one(function) ({				\
+	void *address = kvm_user_find(#function);			\
+									\
+	if (address)							\
+		static_call_update(kvm_user_##function, address);	\
+	address;							\
+})
+
+static int kvm_user_resolve(void)
+{
+	if (!kvm_user_resolve_one(kvm_register_device_ops) ||
+	    !kvm_user_resolve_one(kvm_unregister_device_ops) ||
+	    !kvm_user_resolve_one(kvm_io_bus_register_dev) ||
+	    !kvm_user_resolve_one(kvm_io_bus_unregister_dev))
+		return -EOPNOTSUPP;
+	return 0;
+}
+
+#endif /* KVM_DEV_TYPE_USER */
+
+/**
+ * kvm_user_glue_init - find KVM and register the device type with it
+ * @ops: what KVM_CREATE_DEVICE makes
+ *
+ * Return: 0; -EOPNOTSUPP if this kernel cannot be attached to; -EEXIST if the
+ * type number is taken; -ENOSPC if it is too large.
+ */
+int kvm_user_glue_init(const struct kvm_device_ops *ops)
+{
+	int ret = kvm_user_resolve();
+
+	if (ret)
+		return ret;
+	ret = kvm_user_call(kvm_register_device_ops)(ops, device_type);
+	if (ret)
+		pr_err("device_type=%u: %s\n", device_type,
+		       ret == -EEXIST ? "this kernel uses it" : "not a type of this kernel's");
+	return ret;
+}
+
+/**
+ * kvm_user_glue_exit - unregister the device type
+ *
+ * KVM takes no reference on a module whose type it is about to create: a task
+ * that is in such a create without sleeping, or on the last instructions of a
+ * destroy, is waited for here.  What remains is a KVM_CREATE_DEVICE that read
+ * the type just before and then slept for memory or for kvm->lock.
+ */
+void kvm_user_glue_exit(void)
+{
+	kvm_user_call(kvm_unregister_device_ops)(device_type);
+	synchronize_rcu_tasks();
+}
+
+/**
+ * kvm_user_bus_add - have a kvm_io_device answer at an address
+ * @kvm: the VM, with slots_lock held
+ * @bus: memory or ports
+ * @addr: first address
+ * @len: bytes
+ * @io: who answers
+ *
+ * Return: 0, or -ENOSPC or -ENOMEM.
+ */
+int kvm_user_bus_add(struct kvm *kvm, enum kvm_bus bus, gpa_t addr, int len,
+		     struct kvm_io_device *io)
+{
+	lockdep_assert_held(&kvm->slots_lock);
+
+	return kvm_user_call(kvm_io_bus_register_dev)(kvm, bus, addr, len, io);
+}
+
+/**
+ * kvm_user_bus_remove - have a kvm_io_device answer no more
+ * @kvm: the VM, with slots_lock held
+ * @bus: memory or ports
+ * @io: who answered
+ *
+ * On return no access is in @io's handlers but those that sleep outside of
+ * kvm->srcu.  KVM may have run @io's destructor; later kernels do, earlier ones
+ * do not.  Where KVM has no memory for the smaller bus it removes the bus.
+ */
+void kvm_user_bus_remove(struct kvm *kvm, enum kvm_bus bus, struct kvm_io_device *io)
+{
+	lockdep_assert_held(&kvm->slots_lock);
+
+	kvm_user_call(kvm_io_bus_unregister_dev)(kvm, bus, io);
+}
+
+#ifdef KVM_USER_TEST
+static bool hold_srcu;
+module_param(hold_srcu, bool, 0644);
+MODULE_PARM_DESC(hold_srcu, "break rule B1: sleep inside kvm->srcu");
+#else
+#define hold_srcu	false
+#endif
+
+/**
+ * kvm_user_leave_srcu - leave the section in which KVM calls a bus handler
+ * @vcpu: the current vCPU
+ *
+ * What the bus points to may be gone from here on (B1).
+ */
+void kvm_user_leave_srcu(struct kvm_vcpu *vcpu) __releases(&vcpu->kvm->srcu)
+{
+	if (!hold_srcu)
+		kvm_vcpu_srcu_read_unlock(vcpu);
+}
+
+/**
+ * kvm_user_enter_srcu - enter it again, as KVM expects at the handler's return
+ * @vcpu: the current vCPU
+ */
+void kvm_user_enter_srcu(struct kvm_vcpu *vcpu) __acquires(&vcpu->kvm->srcu)
+{
+	if (!hold_srcu)
+		kvm_vcpu_srcu_read_lock(vcpu);
+}

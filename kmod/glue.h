@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * How this kernel's KVM is reached: functions that it may not export, the type
+ * number, and the vCPU's SRCU section.
+ */
+#ifndef KVM_USER_GLUE_H
+#define KVM_USER_GLUE_H
+
+#include <kvm/iodev.h>
+#include <linux/kvm_host.h>
+
+int kvm_user_glue_init(const struct kvm_device_ops *ops);
+void kvm_user_glue_exit(void);
+
+int kvm_user_bus_add(struct kvm *kvm, enum kvm_bus bus, gpa_t addr, int len,
+		     struct kvm_io_device *io);
+void kvm_user_bus_remove(struct kvm *kvm, enum kvm_bus bus, struct kvm_io_device *io);
+
+void kvm_user_leave_srcu(struct kvm_vcpu *vcpu) __releases(&vcpu->kvm->srcu);
+void kvm_user_enter_srcu(struct kvm_vcpu *vcpu) __acquires(&vcpu->kvm->srcu);
+
+#endif /* KVM_USER_GLUE_H */

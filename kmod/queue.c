@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Requests of one device: see queue.h.
+ *
+ * Everything but init and destroy runs under queue->lock.
+ */
+#include <linux/hash.h>
+#include <linux/log2.h>
+#include <linux/mm.h>
+
+#include "queue.h"
+
+/**
+ * kvm_user_queue_init - allocate all that a device's requests will ever need
+ * @queue: to be initialised
+ * @depth: bound of the posted stores and of the sent requests, at least 1
+ * @nr_vcpus: how many vCPUs may have a load or a waiting store at a time
+ *
+ * Return: 0, or -ENOMEM.
+ */
+int kvm_user_queue_init(struct kvm_user_queue *queue, u32 depth, u32 nr_vcpus)
+{
+	/* depth posted, depth sent or retired, and one load or store a vCPU */
+	u32 count = 2 * depth + nr_vcpus;
+	u32 i;
+
+	*queue = (struct kvm_user_queue) {
+		.depth = depth,
+		.table_bits = order_base_2(depth) + 1,
+	};
+	spin_lock_init(&queue->lock);
+	INIT_LIST_HEAD(&queue->free);
+	INIT_LIST_HEAD(&queue->waiting);
+	INIT_LIST_HEAD(&queue->pending);
+	INIT_LIST_HEAD(&queue->sent);
+
+	queue->table = kvcalloc(1U << queue->table_bits, sizeof(*queue->table),
+				GFP_KERNEL_ACCOUNT);
+	queue->entries = kvcalloc(count, sizeof(*queue->entries),
+				  GFP_KERNEL_ACCOUNT);
+	if (!queue->table || !queue->entries) {
+		kvm_user_queue_destroy(queue);
+		return -ENOMEM;
+	}
+	for (i = 0; i < count; i++)
+		list_add_tail(&queue->entries[i].node, &queue->free);
+	return 0;
+}
+
+/**
+ * kvm_user_queue_destroy - free a queue that nobody uses any more
+ * @queue: initialised, or failed to
+ */
+void kvm_user_queue_destroy(struct kvm_user_queue *queue)
+{
+	kvfree(queue->entries);
+	kvfree(queue->table);
+}
+
+static struct hlist_head *kvm_user_queue_bucket(struct kvm_user_queue *queue,
+						u64 seq)
+{
+	return &queue->table[hash_64(seq, queue->table_bits)];
+}
+
+static struct kvm_user_entry *kvm_user_queue_find(struct kvm_user_queue *queue,
+						  u64 seq)
+{
+	struct kvm_user_entry *entry;
+
+	hlist_for_each_entry(entry, kvm_user_queue_bucket(queue, seq), hash)
+		if (entry->request.seq == seq)
+			return entry;
+	return NULL;
+}
+
+static void kvm_user_queue_pend(struct kvm_user_queue *queue,
+				struct kvm_user_entry *entry)
+{
+	entry->state = KVM_USER_PENDING;
+	if (entry->request.type == KVM_USER_STORE)
+		queue->posted++;
+}
+
+/* Takes @entry off whatever list it is on, and out of that list's count. */
+static void kvm_user_queue_detach(struct kvm_user_queue *queue,
+				  struct kvm_user_entry *entry)
+{
+	switch (entry->state) {
+	case KVM_USER_PENDING:
+		if (entry->request.type == KVM_USER_STORE)
+			queue->posted--;
+		break;
+	case KVM_USER_SENT:
+	case KVM_USER_RETIRED:
+		hlist_del(&entry->hash);
+		queue->nr_sent--;
+		break;
+	default:
+		break;
+	}
+	list_del(&entry->node);
+}
+
+static void kvm_user_queue_free(struct kvm_user_queue *queue,
+				struct kvm_user_entry *entry)
+{
+	kvm_user_queue_detach(queue, entry);
+	entry->state = KVM_USER_FREE;
+	list_add(&entry->node, &queue->free);
+}
+
+static u64 kvm_user_queue_next_seq(struct kvm_user_queue *queue)
+{
+	if (!++queue->last_seq)
+		queue->last_seq++;
+	return queue->last_seq;
+}
+
+/**
+ * kvm_user_queue_add - accept a guest's access
+ * @queue: the device's queue
+ * @request: all but the sequence number
+ *
+ * A load is pending at once: the vCPU that waits for it can have no other.  A
+ * store is pending if there is space and no other store waits for some, else
+ * it waits its turn and kvm_user_queue_admit() will return it.
+ *
+ * Return: the entry, PENDING or WAITING; NULL if vCPUs have more requests
+ * outstanding than kvm_user_queue_init() was told.
+ */
+struct kvm_user_entry *
+kvm_user_queue_add(struct kvm_user_queue *queue,
+		   const struct kvm_user_request *request)
+{
+	struct kvm_user_entry *entry;
+
+	lockdep_assert_held(&queue->lock);
+
+	entry = list_first_entry_or_null(&queue->free, struct kvm_user_entry, node);
+	if (!entry)
+		return NULL;
+	entry->request = *request;
+	entry->request.seq = kvm_user_queue_next_seq(queue);
+	if (request->type == KVM_USER_STORE &&
+	    (queue->posted >= queue->depth || !list_empty(&queue->waiting))) {
+		entry->state = KVM_USER_WAITING;
+		list_move_tail(&entry->node, &queue->waiting);
+	} else {
+		kvm_user_queue_pend(queue, entry);
+		list_move_tail(&entry->node, &queue->pending);
+	}
+	return entry;
+}
+
+/**
+ * kvm_user_queue_admit - let the store that waited longest take free space
+ * @queue: the device's queue
+ *
+ * Return: the entry, now PENDING, or NULL if there is no space or no store.
+ */
+struct kvm_user_entry *kvm_user_queue_admit(struct kvm_user_queue *queue)
+{
+	struct kvm_user_entry *entry;
+
+	lockdep_assert_held(&queue->lock);
+
+	entry = list_first_entry_or_null(&queue->waiting, struct kvm_user_entry, node);
+	if (!entry || queue->posted >= queue->depth)
+		return NULL;
+	kvm_user_queue_pend(queue, entry);
+	list_move_tail(&entry->node, &queue->pending);
+	return entry;
+}
+
+/**
+ * kvm_user_queue_readable - is there a request that may be sent now?
+ * @queue: the device's queue
+ *
+ * Return: false while nothing is pending, and while the emulation process owes
+ * @depth replies.
+ */
+bool kvm_user_queue_readable(const struct kvm_user_queue *queue)
+{
+	lockdep_assert_held(&queue->lock);
+
+	return !list_empty(&queue->pending) && queue->nr_sent < queue->depth;
+}
+
+/**
+ * kvm_user_queue_take - send pending requests, oldest first
+ * @queue: the device's queue
+ * @requests: where to put them
+ * @count: room in @requests
+ *
+ * Does not admit waiting stores: the caller may still put the requests back.
+ *
+ * Return: how many were taken.
+ */
+u32 kvm_user_queue_take(struct kvm_user_queue *queue,
+			struct kvm_user_request *requests, u32 count)
+{
+	struct kvm_user_entry *entry;
+	u32 taken = 0;
+
+	while (taken < count && kvm_user_queue_readable(queue)) {
+		entry = list_first_entry(&queue->pending, struct kvm_user_entry, node);
+		kvm_user_queue_detach(queue, entry);
+		entry->state = KVM_USER_SENT;
+		queue->nr_sent++;
+		list_add_tail(&entry->node, &queue->sent);
+		hlist_add_head(&entry->hash,
+			       kvm_user_queue_bucket(queue, entry->request.seq));
+		requests[taken++] = entry->request;
+	}
+	return taken;
+}
+
+/**
+ * kvm_user_queue_put_back - undo the last kvm_user_queue_take(), or its tail
+ * @queue: the device's queue
+ * @requests: what was taken
+ * @count: how many of them
+ *
+ * They are pending again, in their old order and before all others.  One that
+ * was replied to or retired meanwhile does not come back.
+ */
+void kvm_user_queue_put_back(struct kvm_user_queue *queue,
+			     const struct kvm_user_request *requests, u32 count)
+{
+	struct kvm_user_entry *entry;
+
+	lockdep_assert_held(&queue->lock);
+
+	while (count--) {
+		entry = kvm_user_queue_find(queue, requests[count].seq);
+		if (!entry)
+			continue;
+		if (entry->state == KVM_USER_RETIRED) {
+			kvm_user_queue_free(queue, entry);
+			continue;
+		}
+		kvm_user_queue_detach(queue, entry);
+		kvm_user_queue_pend(queue, entry);
+		list_add(&entry->node, &queue->pending);
+	}
+}
+
+/**
+ * kvm_user_queue_reply - match a reply with the request that was sent
+ * @queue: the device's queue
+ * @reply: as user space wrote it
+ * @cpu: index of the vCPU whose request it was, where 0 is returned
+ *
+ * A request that was matched, retired or not, leaves the sent queue.
+ *
+ * Return: 0; -EINVAL if no such request was sent, or if it differs from it;
+ * -ESTALE if it was retired.
+ */
+int kvm_user_queue_reply(struct kvm_user_queue *queue,
+			 const struct kvm_user_request *reply, u32 *cpu)
+{
+	struct kvm_user_entry *entry;
+	bool retired;
+
+	lockdep_assert_held(&queue->lock);
+
+	entry = kvm_user_queue_find(queue, reply->seq);
+	if (!entry)
+		return -EINVAL;
+	if (reply->type != entry->request.type ||
+	    reply->len != entry->request.len ||
+	    reply->range_id != entry->request.range_id ||
+	    reply->flags & ~KVM_USER_REQUEST_FLAGS)
+		return -EINVAL;
+
+	retired = entry->state == KVM_USER_RETIRED;
+	*cpu = entry->request.cpu;
+	kvm_user_queue_free(queue, entry);
+	return retired ? -ESTALE : 0;
+}
+
+/**
+ * kvm_user_queue_retire - the vCPU does not wait for this request any more
+ * @queue: the device's queue
+ * @entry: WAITING, PENDING or SENT
+ *
+ * If it was sent, the emulation process still owes a reply: it keeps its place
+ * among the sent until that comes.
+ */
+void kvm_user_queue_retire(struct kvm_user_queue *queue,
+			   struct kvm_user_entry *entry)
+{
+	lockdep_assert_held(&queue->lock);
+
+	if (entry->state == KVM_USER_SENT)
+		entry->state = KVM_USER_RETIRED;
+	else
+		kvm_user_queue_free(queue, entry);
+}
+
+/**
+ * kvm_user_queue_evict - take any request out
+ * @queue: the device's queue
+ * @evicted: a copy of it, with the state it had
+ *
+ * Return: false once the queue is empty.
+ */
+bool kvm_user_queue_evict(struct kvm_user_queue *queue,
+			  struct kvm_user_entry *evicted)
+{
+	struct list_head *list = &queue->sent;
+	struct kvm_user_entry *entry;
+
+	lockdep_assert_held(&queue->lock);
+
+	if (list_empty(list))
+		list = &queue->pending;
+	if (list_empty(list))
+		list = &queue->waiting;
+	entry = list_first_entry_or_null(list, struct kvm_user_entry, node);
+	if (!entry)
+		return false;
+	*evicted = *entry;
+	kvm_user_queue_free(queue, entry);
+	return true;
+}
