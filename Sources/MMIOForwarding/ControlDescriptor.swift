@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The VMM's side of a device: makes it, says where it answers, hands out the emulation descriptor.
+
+import CKVMUser
+public import KVM
+public import LinuxSystem
+import SystemPackage
+
+/// The control descriptor of a KVM_DEV_TYPE_USER device.
+///
+/// Only the process that made the virtual machine can use it. Closing it leaves the device, which lives as long as
+/// the virtual machine.
+public struct ControlDescriptor: ~Copyable, Sendable {
+    /// The descriptor itself.
+    public let descriptor: OwnedDescriptor
+
+    /// Makes a device. C: `KVM_CREATE_DEVICE`.
+    ///
+    /// - Parameters:
+    ///   - machine: where the device will be.
+    ///   - type: the module's type number.
+    /// - Throws: ``ForwardingError``: ENODEV if the module is not loaded, ENOMEM.
+    public init(in machine: VirtualMachine, type: DeviceType) throws(ForwardingError) {
+        do {
+            descriptor = try machine.makeDevice(type: type.rawValue)
+        } catch {
+            throw ForwardingError(call: "KVM_CREATE_DEVICE", errno: error.errno)
+        }
+    }
+
+    /// Makes a device of the type that the loaded module registered.
+    ///
+    /// - Throws: ``ForwardingError``: ENOENT or ENODEV if the module is not loaded, ENOMEM.
+    public init(in machine: VirtualMachine) throws(ForwardingError) {
+        try self.init(in: machine, type: try DeviceType.current())
+    }
+
+    private func call<Argument: BitwiseCopyable>(
+        _ name: String, _ command: UInt, _ argument: inout Argument
+    ) throws(ForwardingError) -> CInt {
+        do {
+            return try descriptor.ioctl(command, &argument)
+        } catch {
+            throw ForwardingError(call: name, errno: error)
+        }
+    }
+
+    /// What the device offers. C: `KVM_DEV_USER_INFO`.
+    public func information() throws(ForwardingError) -> DeviceInformation {
+        var raw = kvm_dev_user_info()
+        _ = try call("KVM_DEV_USER_INFO", CKVMUSER_INFO, &raw)
+        return DeviceInformation(raw)
+    }
+
+    /// Makes the emulation descriptor, close-on-exec. C: `KVM_DEV_USER_EMULATION_FD`.
+    ///
+    /// - Parameter nonBlocking: whether reads fail with EAGAIN where they would wait (O_NONBLOCK).
+    /// - Throws: ``ForwardingError``: EBUSY while there is one, EMFILE.
+    public func makeEmulationDescriptor(nonBlocking: Bool = false) throws(ForwardingError) -> EmulationDescriptor {
+        let options: FileDescriptor.OpenOptions = nonBlocking ? [.closeOnExec, .nonBlocking] : .closeOnExec
+        var raw = kvm_dev_user_emulation_fd(flags: UInt32(bitPattern: options.rawValue), pad: 0)
+        let number = try call("KVM_DEV_USER_EMULATION_FD", CKVMUSER_EMULATION_FD, &raw)
+        return EmulationDescriptor(adopting: OwnedDescriptor(adopting: number))
+    }
+
+    /// Has the device answer at `range`; a known id moves there, without a gap. C: `KVM_DEV_USER_PA_RANGE`.
+    ///
+    /// May be called at any time, the guest running.
+    ///
+    /// - Parameters:
+    ///   - id: names the range in requests; below ``DeviceInformation/maximumRanges``.
+    ///   - range: where; its length is 1 byte to 2 GiB - 1.
+    /// - Throws: ``ForwardingError``: EINVAL for a range that wraps, is empty or too long, or a port range past 64
+    ///   KiB; EEXIST if it overlaps another range of this device; ENOSPC if KVM's bus is full.
+    public func setRange(_ id: UInt32, to range: GuestRange) throws(ForwardingError) {
+        guard range.length > 0 else {
+            throw ForwardingError(call: "KVM_DEV_USER_PA_RANGE", errno: .invalidArgument)
+        }
+        try setRange(
+            kvm_dev_user_pa_range(
+                addr: range.address, len: range.length, bus: range.bus.rawValue, id: id, flags: 0, pad: 0))
+    }
+
+    /// Has the device answer there no more. C: `KVM_DEV_USER_PA_RANGE` with length 0.
+    ///
+    /// - Throws: ``ForwardingError``: ENOENT if there is no such range.
+    public func removeRange(_ id: UInt32) throws(ForwardingError) {
+        try setRange(kvm_dev_user_pa_range(addr: 0, len: 0, bus: 0, id: id, flags: 0, pad: 0))
+    }
+
+    private func setRange(_ raw: kvm_dev_user_pa_range) throws(ForwardingError) {
+        var raw = raw
+        _ = try call("KVM_DEV_USER_PA_RANGE", CKVMUSER_PA_RANGE, &raw)
+    }
+
+    /// Sets how long an access waits for a reply, or for space in the queue. C: `KVM_DEV_USER_TIMEOUT`.
+    ///
+    /// - Parameter limit: the kernel rounds up to its clock tick; nil for no limit. 5 seconds in a new device.
+    /// - Throws: ``ForwardingError``: EINVAL for a limit that is not positive, or beyond 584 years.
+    public func setTimeout(_ limit: Duration?) throws(ForwardingError) {
+        var nanoseconds: UInt64 = 0
+        if let limit {
+            let (seconds, attoseconds) = limit.components
+            let (product, overflow) = UInt64(clamping: seconds).multipliedReportingOverflow(by: 1_000_000_000)
+            let (sum, carry) = product.addingReportingOverflow(UInt64(clamping: attoseconds / 1_000_000_000))
+            guard !overflow, !carry, sum > 0 else {
+                throw ForwardingError(call: "KVM_DEV_USER_TIMEOUT", errno: .invalidArgument)
+            }
+            nanoseconds = sum
+        }
+        _ = try call("KVM_DEV_USER_TIMEOUT", CKVMUSER_TIMEOUT, &nanoseconds)
+    }
+}
+
+/// Where a device answers.
+public struct GuestRange: Hashable, Sendable {
+    /// Which of a guest's address spaces.
+    public enum Bus: Sendable, Hashable {
+        /// Guest physical memory.
+        case memory
+        /// I/O ports.
+        case ports
+
+        var rawValue: UInt32 {
+            switch self {
+            case .memory: UInt32(KVM_USER_BUS_MMIO)
+            case .ports: UInt32(KVM_USER_BUS_PIO)
+            }
+        }
+    }
+
+    /// Memory or ports.
+    public var bus: Bus
+    /// First guest physical address, or port.
+    public var address: UInt64
+    /// Bytes, or ports.
+    public var length: UInt64
+
+    /// Makes a range; whether it is possible, the kernel says.
+    public init(_ bus: Bus, at address: UInt64, length: UInt64) {
+        self.bus = bus
+        self.address = address
+        self.length = length
+    }
+}
+
+/// What a device offers. C: `struct kvm_dev_user_info`.
+public struct DeviceInformation: Hashable, Sendable, Codable {
+    /// Version of the kernel's side of the interface; this library speaks 1.
+    public let abiVersion: UInt32
+    /// Posted stores that may be pending and, separately, requests that may be read and not yet replied to.
+    public let queueDepth: UInt32
+    /// A range's id is below this.
+    public let maximumRanges: UInt32
+    /// A vCPU's index is below this.
+    public let maximumVirtualCPUs: UInt32
+    /// Optional parts that are present, as a mask.
+    public let features: UInt64
+    /// Largest shadow image in bytes; 0 where there is none.
+    public let maximumShadowSize: UInt64
+
+    init(_ raw: kvm_dev_user_info) {
+        abiVersion = raw.abi_version
+        queueDepth = raw.queue_depth
+        maximumRanges = raw.max_ranges
+        maximumVirtualCPUs = raw.max_vcpus
+        features = raw.features
+        maximumShadowSize = raw.max_shadow_size
+    }
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What went wrong with a device of the module's: the call, its errno, and what to do.
+
+public import SystemPackage
+
+/// A call on a control or emulation descriptor that failed.
+public struct ForwardingError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// The call as C names it, KVM_DEV_USER_PA_RANGE say.
+    public let call: String
+    /// What it returned.
+    public let errno: Errno
+
+    /// Notes a failed call.
+    public init(call: String, errno: Errno) {
+        self.call = call
+        self.errno = errno
+    }
+
+    public var description: String {
+        let tried = "\(call): \(errno)"
+        return remedy.map { "\(tried); \($0)" } ?? tried
+    }
+
+    /// What to do, where that is known.
+    private var remedy: String? {
+        switch (call, errno) {
+        case ("KVM_CREATE_DEVICE", .noSuchDevice), (_, .noSuchFileOrDirectory) where call.hasPrefix("open"):
+            "no KVM_DEV_TYPE_USER: the module is not loaded; run `mmiofd module load`"
+        case ("KVM_DEV_USER_PA_RANGE", .fileExists):
+            "it overlaps another range of this device; move or remove that one first"
+        case ("KVM_DEV_USER_PA_RANGE", .noSpace):
+            "KVM's bus is full; remove a range, a coalesced zone or a device"
+        case ("KVM_DEV_USER_PA_RANGE", .noSuchFileOrDirectory):
+            "there is no range of this id to remove"
+        case ("KVM_DEV_USER_PA_RANGE", .invalidArgument):
+            "the range is empty, wraps, is longer than 2 GiB - 1, or ends beyond port 0xffff, or its id is too large"
+        case ("KVM_DEV_USER_EMULATION_FD", .resourceBusy):
+            "the device has an emulation descriptor; it must be closed everywhere first"
+        case (_, .ioError):
+            "KVM lets only the process that made the virtual machine configure it, and only while that lives"
+        default:
+            nil
+        }
+    }
+}
