@@ -35,6 +35,7 @@ let package = Package(
         .target(name: "CLinuxSystem"),
         .target(name: "CKVM"),
         .target(name: "CKVMUser"),
+        .target(name: "CKernelModule"),
         .systemLibrary(name: "Ckmod", pkgConfig: "libkmod", providers: [.apt(["libkmod-dev"])]),
         .systemLibrary(name: "Cudev", pkgConfig: "libudev", providers: [.apt(["libudev-dev"])]),
 
@@ -57,7 +58,8 @@ let package = Package(
 
         // The machine that it runs on.
         .target(
-            name: "KernelModule", dependencies: ["Ckmod", "Cudev", system], swiftSettings: strict),
+            name: "KernelModule", dependencies: ["CKernelModule", "Ckmod", "Cudev", "LinuxSystem", system],
+            swiftSettings: strict),
         .target(
             name: "Lab",
             dependencies: [.product(name: "Subprocess", package: "swift-subprocess"), system],
@@ -72,7 +74,7 @@ let package = Package(
             ],
             swiftSettings: strict),
 
-        .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem"], swiftSettings: strict),
+        .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem", system], swiftSettings: strict),
         .testTarget(name: "KVMTests", dependencies: ["KVM"], swiftSettings: strict),
         .testTarget(name: "MMIOForwardingTests", dependencies: ["MMIOForwarding"], swiftSettings: strict),
         .testTarget(
@@ -81,7 +83,7 @@ let package = Package(
         .testTarget(
             name: "ReferenceDevicesTests", dependencies: ["ReferenceDevices", "DeviceEmulationTesting"],
             swiftSettings: strict),
-        .testTarget(name: "KernelModuleTests", dependencies: ["KernelModule"], swiftSettings: strict),
+        .testTarget(name: "KernelModuleTests", dependencies: ["KernelModule", "LinuxSystem", system], swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab"], swiftSettings: strict),
         // Runs in the lab, against the real module.
         .testTarget(

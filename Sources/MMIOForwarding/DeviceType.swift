@@ -29,7 +29,7 @@ public struct DeviceType: RawRepresentable, Hashable, Sendable {
         let count: Int
         do {
             let file = try OwnedDescriptor.open(path, .readOnly)
-            count = try text.withUnsafeMutableBytes { unsafe try file.fileDescriptor.read(into: $0) }
+            count = try unsafe text.withUnsafeMutableBytes { unsafe try file.fileDescriptor.read(into: $0) }
         } catch {
             throw ForwardingError(call: "open(\(path))", errno: error as? Errno ?? .ioError)
         }

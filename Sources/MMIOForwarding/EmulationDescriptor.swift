@@ -39,7 +39,7 @@ public struct EmulationDescriptor: ~Copyable, Sendable {
     ///   there is no room.
     public func read(into requests: inout MutableSpan<ForwardedRequest>) throws(Errno) -> Int {
         let bytes = try unsafe requests.withUnsafeMutableBytes { room throws(Errno) in
-            try unsafe systemCall(onInterrupt: .fail) {
+            try systemCall(onInterrupt: .fail) {
                 unsafe Glibc.read(descriptor.rawValue, room.baseAddress, room.count)
             }
         }
@@ -53,7 +53,7 @@ public struct EmulationDescriptor: ~Copyable, Sendable {
     ///   given up; leave it out and go on), ENODEV (the virtual machine is gone).
     public func write(_ replies: Span<ForwardedReply>) throws(Errno) -> Int {
         let bytes = try unsafe replies.withUnsafeBytes { bytes throws(Errno) in
-            try unsafe systemCall(onInterrupt: .retry) {
+            try systemCall(onInterrupt: .retry) {
                 unsafe Glibc.write(descriptor.rawValue, bytes.baseAddress, bytes.count)
             }
         }
@@ -106,7 +106,7 @@ extension EmulationDescriptor: RequestTransport {
             } catch .stale {
                 staleReplies += 1
                 next += 1
-            } catch .noSuchDevice {
+            } catch .noDevice {
                 // Nobody waits for any of them; what the guest last stored can still be read.
                 return
             }
@@ -114,7 +114,10 @@ extension EmulationDescriptor: RequestTransport {
     }
 }
 
+// The two by the names that the kernel's rules use.
 extension Errno {
-    /// ESTALE, which swift-system names for NFS.
-    fileprivate static var stale: Errno { .staleNFSFileHandle }
+    /// ESTALE: the request was given up.
+    package static var stale: Errno { .staleNFSFileHandle }
+    /// ENODEV: the virtual machine, or the module, is gone.
+    package static var noDevice: Errno { .operationNotSupportedByDevice }
 }

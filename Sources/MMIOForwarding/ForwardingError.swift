@@ -25,7 +25,8 @@ public struct ForwardingError: Error, Hashable, Sendable, CustomStringConvertibl
     /// What to do, where that is known.
     private var remedy: String? {
         switch (call, errno) {
-        case ("KVM_CREATE_DEVICE", .noSuchDevice), (_, .noSuchFileOrDirectory) where call.hasPrefix("open"):
+        case ("KVM_CREATE_DEVICE", .noDevice),
+            (_, .noSuchFileOrDirectory) where call.hasPrefix("open"):
             "no KVM_DEV_TYPE_USER: the module is not loaded; run `mmiofd module load`"
         case ("KVM_DEV_USER_PA_RANGE", .fileExists):
             "it overlaps another range of this device; move or remove that one first"
