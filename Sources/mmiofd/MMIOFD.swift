@@ -3,5 +3,6 @@ import ArgumentParser
 
 @main
 struct MMIOFD: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "mmiofd")
+    static let configuration = CommandConfiguration(
+        commandName: "mmiofd", subcommands: [LabCommand.self])
 }
