@@ -9,6 +9,7 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cache=$(realpath -m -- "${MMIOFD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmiofd}")
 readonly root cache
 # Pinned, since scripts and Sources/Lab rely on its options.
+# shellcheck disable=SC2034
 readonly virtme_version=1.42
 
 say() {
@@ -74,9 +75,4 @@ download_or_update() {
     download "$@" && return
     apt_update
     download "$@" || fail "cannot download ${*:2}; see apt-get's words above, and whether this machine is online"
-}
-
-# kernel_sources: the module's C files, NUL between them.
-kernel_sources() {
-    find "$root/kmod" \( -name '*.c' -o -name '*.h' \) ! -name '*.mod.c' -print0 | sort -z
 }

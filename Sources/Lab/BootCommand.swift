@@ -39,7 +39,7 @@ struct BootCommand {
     ///   - standardError: a FIFO that the script's standard error goes to.
     func arguments(running script: FilePath, standardError: FilePath) -> [String] {
         common
-            + ["--show-boot-console", "--script-sh", "exec bash \(script.string)"]
+            + ["--verbose", "--show-boot-console", "--script-sh", "exec bash \(script.string)"]
             + qemu([
                 "-chardev", "file,id=\(Self.errorPort),path=\(standardError.string)", "-device", "virtio-serial-pci",
                 "-device", "virtserialport,name=\(Self.errorPort),chardev=\(Self.errorPort)",
