@@ -28,7 +28,6 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
-        .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
     ],
     targets: [
         // What the kernel says, in C.
@@ -60,10 +59,7 @@ let package = Package(
         .target(
             name: "KernelModule", dependencies: ["CKernelModule", "Ckmod", "Cudev", "LinuxSystem", system],
             swiftSettings: strict),
-        .target(
-            name: "Lab",
-            dependencies: [.product(name: "Subprocess", package: "swift-subprocess"), system],
-            swiftSettings: strict),
+        .target(name: "Lab", dependencies: ["LinuxSystem", system], swiftSettings: strict),
 
         .executableTarget(
             name: "mmiofd",

@@ -1,1 +1,147 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// The lab: a VM that boots a kernel of ours on the host's root file system and runs one command.
+
+import Glibc
+import LinuxSystem
+public import SystemPackage
+
+/// Boots the lab.
+///
+/// Both calls block until the VM is gone. While ``run(_:console:)`` waits, SIGINT, SIGTERM and SIGHUP end the VM
+/// instead of this process; call it before other threads start.
+public struct LabMachine: Sendable {
+    /// What to boot and how.
+    public let configuration: LabConfiguration
+    private let cache: LabCache
+    private let boot: BootCommand
+
+    /// Checks that everything is there that a boot needs.
+    ///
+    /// - Throws: what is missing, and how to get it.
+    public init(_ configuration: LabConfiguration, cache: LabCache = LabCache()) throws(LabError) {
+        let image = try cache.image(of: configuration.kernel)
+        guard resolve(cache.virtmeRun) != nil else { throw .virtmeMissing(cache.virtmeRun) }
+        guard isInPath("qemu-system-x86_64") else { throw .qemuMissing }
+        if configuration.accelerator == .kvm {
+            do throws(Errno) {
+                _ = try OwnedDescriptor.open("/dev/kvm", .readWrite)
+            } catch {
+                throw .kvmUnusable(error)
+            }
+        }
+        for path in [cache.directory, image] where BootCommand.hides(path) { throw .hidden(path) }
+        let parameters = [configuration.directory.string, cache.directory.string] + configuration.kernelParameters
+        for text in parameters where text.contains(where: { " \t\n\"'".contains($0) }) { throw .unspeakable(text) }
+        for path in [cache.directory, configuration.directory] where path.string.contains(",") {
+            throw .unspeakable(path.string)
+        }
+        self.configuration = configuration
+        self.cache = cache
+        boot = BootCommand(configuration: configuration, image: image)
+    }
+
+    /// Boots the VM, runs a command in it, and streams what it prints to this process's standard output and error.
+    ///
+    /// A boot that stalls is tried once more; nothing else is.
+    ///
+    /// - Parameters:
+    ///   - command: the program and its arguments, run as root in the configuration's directory.
+    ///   - console: where to keep the console log; what was there is replaced.
+    public func run(_ command: [String], console: FilePath) throws(LabError) -> LabResult {
+        let log = try openLog(console)
+        let signals: SignalDescriptor
+        do throws(Errno) {
+            signals = try SignalDescriptor(taking: [SIGINT, SIGTERM, SIGHUP])
+        } catch {
+            throw .systemCall("signalfd", error)
+        }
+        // A reader that went away must end the VM, not this process before it.
+        _ = signal(SIGPIPE, SIG_IGN)
+        announce("booting \(boot.image.lastComponent?.string ?? "the kernel"), console log in \(console.string)")
+        var result = try attempt(command, log: log, signals: signals)
+        if result == .bootStalled {
+            announce("the boot stalled: nothing ran within \(configuration.bootLimit) s; trying once more")
+            result = try attempt(command, log: log, signals: signals)
+        }
+        if case .exited = result { return result }
+        announce("\(result)")
+        announce("see \(console.string)")
+        return result
+    }
+
+    /// Boots the VM with a root shell on this process's terminal.
+    ///
+    /// - Returns: the exit status.
+    public func shell() throws(LabError) -> Int32 {
+        let directory = try TemporaryDirectory(in: cache.directory.appending("run"))
+        let script = try directory.write("shell", guestScript.shell)
+        let child = try ChildProcess(
+            cache.virtmeRun, boot.arguments(shell: script), environment: environment(in: directory.path),
+            descriptors: .init(input: STDIN_FILENO, output: STDOUT_FILENO, error: STDERR_FILENO), ownGroup: false)
+        return child.wait()
+    }
+
+    private func attempt(
+        _ command: [String], log: borrowing OwnedDescriptor, signals: borrowing SignalDescriptor
+    ) throws(LabError) -> LabResult {
+        let directory = try TemporaryDirectory(in: cache.directory.appending("run"))
+        let script = try directory.write("command", guestScript.running(command))
+        let standardError = try directory.makeFIFO("stderr")
+        let output = try Pipe()
+        let console = try Pipe()
+        let null = try openNull()
+        let child = try ChildProcess(
+            cache.virtmeRun,
+            boot.arguments(running: script, standardError: directory.path.appending("stderr")),
+            environment: environment(in: directory.path),
+            descriptors: .init(
+                input: null.rawValue, output: output.writing.rawValue, error: console.writing.rawValue),
+            ownGroup: true)
+        var machine = RunningMachine(
+            child: child, output: output.closingWriting(), standardError: standardError,
+            console: console.closingWriting())
+        return machine.watch(
+            bootLimit: configuration.bootLimit, timeLimit: configuration.timeLimit, log: log, signals: signals)
+    }
+
+    private var guestScript: GuestScript {
+        GuestScript(directory: configuration.directory, path: variable("PATH") ?? "")
+    }
+
+    /// virtme-ng's temporary files go where they are cleaned up whatever happens to it.
+    private func environment(in directory: FilePath) -> [String: String] {
+        ["TMPDIR": directory.string]
+    }
+
+    private func openLog(_ path: FilePath) throws(LabError) -> OwnedDescriptor {
+        try makeDirectories(path.removingLastComponent())
+        do {
+            let log = try FileDescriptor.open(
+                path, .writeOnly, options: [.create, .truncate, .closeOnExec], permissions: .ownerReadWrite)
+            return OwnedDescriptor(adopting: log.rawValue)
+        } catch {
+            throw .systemCall("open \(path.string)", error as? Errno ?? .ioError)
+        }
+    }
+
+    private func openNull() throws(LabError) -> OwnedDescriptor {
+        do throws(Errno) {
+            return try OwnedDescriptor.open("/dev/null", .readWrite)
+        } catch {
+            throw .systemCall("open /dev/null", error)
+        }
+    }
+}
+
+/// Tells the user something about the lab itself.
+func announce(_ text: String) {
+    _ = try? FileDescriptor.standardError.writeAll("lab: \(text)\n".utf8)
+}
+
+/// Whether a program of that name can be run. C: `access`.
+private func isInPath(_ program: String) -> Bool {
+    (variable("PATH") ?? "").split(separator: ":").contains { directory in
+        unsafe access("\(directory)/\(program)", X_OK) == 0
+    }
+}

@@ -13,5 +13,6 @@ struct MMIOFD: ParsableCommand {
         subcommands: [
             DoctorCommand.self,
             ModuleCommand.self,
+            LabCommand.self,
         ])
 }

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
+#include <sys/signalfd.h>
 #include <sys/types.h>
 
 /// ioctl(2) with a pointer or an integer as its argument. -1 with errno, or the call's result.

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A program and all that it starts, as one thing to wait for and to end.
+
+import Glibc
+import LinuxSystem
+import SystemPackage
+
+/// A child process. Signals for the caller's terminal do not reach it when it leads a process group of its own.
+struct ChildProcess {
+    private let process: pid_t
+
+    /// Which descriptors the child gets as its standard three.
+    struct StandardDescriptors {
+        let input: CInt
+        let output: CInt
+        let error: CInt
+    }
+
+    /// Starts a program. C: `posix_spawn`.
+    ///
+    /// - Parameters:
+    ///   - environment: variables to change in a copy of this process's own.
+    ///   - ownGroup: whether it leads a new process group, which ``end(_:)`` needs.
+    init(
+        _ program: FilePath, _ arguments: [String], environment: [String: String],
+        descriptors: StandardDescriptors, ownGroup: Bool
+    ) throws(LabError) {
+        var actions = unsafe posix_spawn_file_actions_t()
+        _ = unsafe posix_spawn_file_actions_init(&actions)
+        defer { _ = unsafe posix_spawn_file_actions_destroy(&actions) }
+        for (number, descriptor) in [descriptors.input, descriptors.output, descriptors.error].enumerated() {
+            _ = unsafe posix_spawn_file_actions_adddup2(&actions, descriptor, CInt(number))
+        }
+
+        var attributes = posix_spawnattr_t()
+        _ = unsafe posix_spawnattr_init(&attributes)
+        defer { _ = unsafe posix_spawnattr_destroy(&attributes) }
+        // What this process blocks and ignores is its own affair.
+        var (none, ignored) = (sigset_t(), sigset_t())
+        _ = unsafe sigemptyset(&none)
+        _ = unsafe sigemptyset(&ignored)
+        _ = unsafe sigaddset(&ignored, SIGPIPE)
+        _ = unsafe posix_spawnattr_setsigmask(&attributes, &none)
+        _ = unsafe posix_spawnattr_setsigdefault(&attributes, &ignored)
+        let flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | (ownGroup ? POSIX_SPAWN_SETPGROUP : 0)
+        _ = unsafe posix_spawnattr_setflags(&attributes, Int16(flags))
+
+        var process: pid_t = 0
+        let result = unsafe withCStrings([program.string] + arguments) { argv in
+            unsafe withCStrings(Self.variables(changing: environment)) { envp in
+                unsafe posix_spawn(&process, program.string, &actions, &attributes, argv, envp)
+            }
+        }
+        guard result == 0 else { throw .systemCall("start \(program.string)", Errno(rawValue: result)) }
+        self.process = process
+    }
+
+    /// Waits until the process has ended. C: `waitpid`.
+    ///
+    /// - Returns: its exit status; 128 + n if signal n ended it.
+    @discardableResult
+    func wait() -> Int32 {
+        var status: CInt = 0
+        _ = try? systemCall(onInterrupt: .retry) { unsafe waitpid(process, &status, 0) }
+        let signal = status & 0x7f
+        return signal == 0 ? (status >> 8) & 0xff : 128 &+ signal
+    }
+
+    /// Sends a signal to the whole group. C: `kill`.
+    func signalGroup(_ signal: CInt) {
+        _ = kill(-process, signal)
+    }
+
+    private static func variables(changing changes: [String: String]) -> [String] {
+        var variables: [String] = []
+        var next = unsafe environ
+        while let entry = unsafe next.pointee {
+            let variable = unsafe String(cString: entry)
+            let name = String(variable.prefix { $0 != "=" })
+            if changes[name] == nil { variables.append(variable) }
+            unsafe next += 1
+        }
+        return variables + changes.map { "\($0.key)=\($0.value)" }
+    }
+}
+
+/// Runs `body` with the strings as a C array that ends in NULL.
+private func withCStrings<Result>(
+    _ strings: [String], _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> Result
+) -> Result {
+    var pointers = unsafe strings.map { unsafe strdup($0) } + [nil]
+    defer { for unsafe pointer in unsafe pointers { unsafe free(pointer) } }
+    return unsafe pointers.withUnsafeMutableBufferPointer { unsafe body($0.baseAddress!) }
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a kernel says on its console when something is wrong with it.
+
+/// A report in a console log: a bug, a warning, a finding of one of the kernel's checkers.
+public struct KernelReport: Hashable, Sendable {
+    /// Which part of the kernel reported.
+    public let kind: Kind
+    /// The report's first line, in the log counted from 1.
+    public let lineNumber: Int
+    /// That line and those after it that belong to it, a few at most.
+    public let excerpt: [String]
+
+    /// The kinds of report that fail a run.
+    public enum Kind: String, CaseIterable, Sendable {
+        case kasan = "KASAN"
+        case kcsan = "KCSAN"
+        case ubsan = "UBSAN"
+        case kmemleak
+        case lockdep
+        case rcu = "RCU"
+        case atomicSleep = "sleep in atomic context"
+        case referenceCount = "reference count"
+        case debugObjects = "debug objects"
+        case hungTask = "hung task"
+        case lockup
+        case oops
+        case warning = "WARNING"
+        case bug = "BUG"
+        case panic
+    }
+
+    /// Finds the reports in a log.
+    ///
+    /// - Parameter lines: the console log, line by line, with or without time stamps.
+    /// - Returns: the reports in order. Whatever follows a report within ``length`` lines (its call trace, the panic
+    ///   that `oops=panic` makes of it) counts as part of it.
+    public static func scan(_ lines: [String]) -> [KernelReport] {
+        var reports: [KernelReport] = []
+        var end = 0
+        for (index, line) in lines.enumerated() where index >= end {
+            guard let kind = kind(of: message(of: line)) else { continue }
+            end = min(index + length, lines.count)
+            let excerpt = lines[index..<min(index + quotedLength, end)].map { String(message(of: $0)) }
+            reports.append(KernelReport(kind: kind, lineNumber: index + 1, excerpt: excerpt))
+        }
+        return reports
+    }
+
+    /// How many lines after its first are taken for one report.
+    static let length = 64
+    /// How many of them ``excerpt`` keeps.
+    static let quotedLength = 24
+
+    /// What a line reports, if it begins a report.
+    ///
+    /// - Parameter message: a console line without its time stamp.
+    static func kind(of message: Substring) -> Kind? {
+        patterns.first { pattern in pattern.matches(message) }?.kind
+    }
+
+    /// The line without the time stamp and the caller ID in front, `[   12.345678][  T123] `, and without its return.
+    static func message(of line: String) -> Substring {
+        var rest = line[...]
+        while rest.last?.isWhitespace == true { rest.removeLast() }
+        while rest.first == "[" {
+            guard let end = rest.firstIndex(of: "]") else { break }
+            let inside = rest[rest.index(after: rest.startIndex)..<end]
+            guard inside.allSatisfy({ $0 == " " || $0 == "." || $0 == "T" || $0 == "C" || $0.isNumber }) else { break }
+            rest = rest[rest.index(after: end)...]
+            if rest.first == " " { rest.removeFirst() }
+        }
+        return rest
+    }
+
+    private struct Pattern {
+        let kind: Kind
+        let text: String
+        /// Whether the text must begin the message; in the middle of one it may be somebody's prose.
+        let leads: Bool
+
+        init(_ kind: Kind, leading text: String) { (self.kind, self.text, leads) = (kind, text, true) }
+        init(_ kind: Kind, containing text: String) { (self.kind, self.text, leads) = (kind, text, false) }
+
+        func matches(_ message: Substring) -> Bool {
+            leads ? message.hasPrefix(text) : message.contains(text)
+        }
+    }
+
+    /// The first that matches names the report, so a checker's own words come before the general ones.
+    private static let patterns: [Pattern] = [
+        Pattern(.kasan, leading: "BUG: KASAN:"),
+        Pattern(.kasan, leading: "BUG: KFENCE:"),
+        Pattern(.kasan, leading: "KASAN: "),
+        Pattern(.kcsan, leading: "BUG: KCSAN:"),
+        Pattern(.ubsan, leading: "UBSAN:"),
+        Pattern(.kmemleak, leading: "unreferenced object"),
+        // "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)"
+        Pattern(.kmemleak, containing: "new suspected memory leaks"),
+        Pattern(.lockdep, leading: "BUG: workqueue leaked lock"),
+        Pattern(.atomicSleep, containing: "sleeping function called from invalid context"),
+        Pattern(.atomicSleep, containing: "scheduling while atomic"),
+        Pattern(.lockup, containing: "soft lockup - CPU#"),
+        Pattern(.lockup, containing: "Watchdog detected hard LOCKUP"),
+        Pattern(.lockup, leading: "BUG: workqueue lockup"),
+        Pattern(.lockup, leading: "BUG: spinlock lockup"),
+        Pattern(.hungTask, containing: "blocked for more than"),
+        Pattern(.rcu, containing: "suspicious RCU usage"),
+        Pattern(.rcu, leading: "rcu: INFO: "),
+        Pattern(.rcu, leading: "INFO: rcu"),
+        Pattern(.rcu, containing: "detected stalls on CPUs/tasks"),
+        Pattern(.rcu, containing: "self-detected stall on CPU"),
+        Pattern(.rcu, containing: "detected expedited stalls"),
+        Pattern(.lockdep, containing: "possible circular locking dependency"),
+        Pattern(.lockdep, containing: "possible recursive locking"),
+        Pattern(.lockdep, containing: "possible irq lock inversion"),
+        Pattern(.lockdep, containing: "inconsistent lock state"),
+        Pattern(.lockdep, containing: "lock order detected"),
+        Pattern(.lockdep, containing: "lock held when returning to user space"),
+        Pattern(.lockdep, containing: "bad unlock balance detected"),
+        Pattern(.lockdep, containing: "bad contention detected"),
+        Pattern(.lockdep, containing: "held lock freed"),
+        Pattern(.lockdep, containing: "still has locks held"),
+        Pattern(.lockdep, containing: "nested lock was not taken"),
+        Pattern(.lockdep, containing: "Invalid wait context"),
+        Pattern(.lockdep, containing: "INFO: trying to register non-static key"),
+        Pattern(.lockdep, leading: "DEBUG_LOCKS_WARN_ON"),
+        Pattern(.referenceCount, containing: "refcount_t: "),
+        Pattern(.debugObjects, leading: "ODEBUG: "),
+        Pattern(.oops, leading: "Oops:"),
+        Pattern(.oops, leading: "general protection fault"),
+        Pattern(.oops, leading: "stack segment:"),
+        Pattern(.oops, leading: "double fault:"),
+        Pattern(.oops, leading: "invalid opcode:"),
+        Pattern(.oops, leading: "divide error:"),
+        Pattern(.oops, leading: "int3:"),
+        Pattern(.oops, leading: "kernel BUG at"),
+        Pattern(.oops, leading: "kernel tried to execute"),
+        Pattern(.warning, leading: "WARNING:"),
+        Pattern(.bug, leading: "BUG:"),
+        Pattern(.bug, leading: "BUG "),
+        Pattern(.bug, leading: "list_del corruption"),
+        Pattern(.bug, leading: "list_add corruption"),
+        Pattern(.panic, leading: "Kernel panic - not syncing"),
+    ]
+}
+
+extension KernelReport: CustomStringConvertible {
+    /// The report as a few lines of text.
+    public var description: String {
+        "\(kind.rawValue), console line \(lineNumber):\n" + excerpt.map { "    \($0)\n" }.joined()
+    }
+}
