@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The module that the tests here run against: the real one, built for the running kernel.
+
+import Glibc
+import KernelModule
+import SystemPackage
+import Testing
+
+/// Loads the module for tests. They run one after another, in the lab, as root.
+enum ModuleUnderTest {
+    /// Which build of it.
+    enum Build: String {
+        /// As anybody gets it.
+        case release = ""
+        /// With the hooks that show what a rule is for.
+        case test = "-test"
+    }
+
+    private static let module = ForwardingModule()
+
+    /// Has the build as users get it loaded, with its own defaults, whatever was before.
+    static func load() throws {
+        if module.state.isUsable {
+            guard parameter("hold_srcu") != nil else { return }
+            try module.unload()
+        }
+        try load(.release)
+    }
+
+    /// Loads a build while none is loaded.
+    static func load(_ build: Build, parameters: [String] = []) throws {
+        let series = try #require(KernelRelease(of: .running)?.series)
+        let file = try ModuleFile(at: FilePath(".build/kmod/\(series)\(build.rawValue)/kvm_user.ko"))
+        try module.load(file, parameters: try parameters.map { try ModuleParameter(parsing: $0) })
+    }
+
+    /// Unloads it.
+    static func unload() throws(ModuleError) {
+        try module.unload()
+    }
+
+    /// Unloads it if it is loaded.
+    static func unloadIfLoaded() throws {
+        if module.state.isUsable { try unload() }
+    }
+
+    /// A parameter's value as sysfs shows it, nil where there is none.
+    static func parameter(_ name: String) -> String? {
+        module.state.parameters[name]
+    }
+
+    /// Sets a parameter of the loaded module through sysfs.
+    static func set(_ name: String, to value: String) throws {
+        let file = try FileDescriptor.open("/sys/module/kvm_user/parameters/\(name)", .writeOnly)
+        defer { try? file.close() }
+        _ = try file.writeAll(value.utf8)
+    }
+
+    /// Runs `body` with a queue depth of its own for the devices that it makes.
+    static func withQueueDepth<Result>(_ depth: Int, _ body: () throws -> Result) throws -> Result {
+        try load()
+        let usual = try #require(parameter("queue_depth"))
+        try set("queue_depth", to: "\(depth)")
+        defer { try? set("queue_depth", to: usual) }
+        return try body()
+    }
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Small things that several suites need.
+
+import Glibc
+import LinuxSystem
+import MMIOForwarding
+import SystemPackage
+
+/// Ends a value's life here: closes a descriptor.
+func close<Value: ~Copyable>(_ value: consuming Value) {}
+
+/// Keeps a value that cannot be copied where only copyable ones go.
+final class Box<Value: ~Copyable & Sendable>: Sendable {
+    let value: Value
+
+    init(_ value: consuming Value) {
+        self.value = value
+    }
+}
+
+/// A descriptor's flags. C: `fcntl(F_GETFD)`, `fcntl(F_GETFL)`.
+struct DescriptorFlags {
+    let closeOnExec: Bool
+    let nonBlocking: Bool
+
+    init(of descriptor: CInt) {
+        closeOnExec = fcntl(descriptor, F_GETFD) & FD_CLOEXEC != 0
+        nonBlocking = fcntl(descriptor, F_GETFL) & O_NONBLOCK != 0
+    }
+}
+
+/// What the module counts, from debugfs.
+enum DebugCounters {
+    private static let root = "/sys/kernel/debug/kvm_user"
+
+    /// The devices of this process.
+    private static func names() -> [String] {
+        guard let directory = unsafe opendir(root) else { return [] }
+        defer { _ = unsafe closedir(directory) }
+        var names: [String] = []
+        while let entry = unsafe readdir(directory) {
+            let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+                String(decoding: unsafe Array(bytes.prefix { $0 != 0 }), as: UTF8.self)
+            }
+            if name.hasPrefix("\(getpid())-") { names.append(name) }
+        }
+        // The number of the device decides, not its digits.
+        return names.sorted { ($0.count, $0) < ($1.count, $1) }
+    }
+
+    /// How many devices this process has.
+    static func deviceCount() -> Int {
+        names().count
+    }
+
+    /// The counters of the device that this process made last.
+    static func ofNewestDevice() throws -> [String: Int] {
+        guard let name = names().last else { return [:] }
+        let file = try FileDescriptor.open("\(root)/\(name)", .readOnly)
+        defer { try? file.close() }
+        var text = [UInt8](repeating: 0, count: 4096)
+        let count = try unsafe text.withUnsafeMutableBytes { unsafe try file.read(into: $0) }
+        var counters: [String: Int] = [:]
+        for line in String(decoding: text.prefix(count), as: UTF8.self).split(separator: "\n") {
+            let words = line.split(separator: " ")
+            if words.count == 2 { counters[String(words[0])] = Int(words[1]) }
+        }
+        return counters
+    }
+}
+
+/// Seconds since some moment, for limits and ratios.
+func now() -> Duration {
+    var time = timespec()
+    _ = unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+    return .seconds(time.tv_sec) + .nanoseconds(time.tv_nsec)
+}
+
+/// Waits until `condition` holds; false if it does not within the limit.
+func eventually(within limit: Duration = .seconds(20), _ condition: () throws -> Bool) rethrows -> Bool {
+    let end = now() + limit
+    while now() < end {
+        if try condition() { return true }
+        usleep(2000)
+    }
+    return try condition()
+}
