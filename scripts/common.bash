@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 #
 # What the other scripts share; to be sourced. Messages go to stderr: stdout belongs to results.
 
@@ -9,7 +9,6 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cache=$(realpath -m -- "${MMIOFD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmiofd}")
 readonly root cache
 # Pinned, since scripts and Sources/Lab rely on its options.
-# shellcheck disable=SC2034
 readonly virtme_version=1.42
 
 say() {

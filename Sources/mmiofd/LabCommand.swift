@@ -31,7 +31,8 @@ struct LabCommand: ParsableCommand {
         @Flag(help: "Use this machine's /dev/kvm instead of emulating a CPU. It must allow nesting.")
         var kvm = false
 
-        @Option(help: ArgumentHelp("A parameter for the kernel's command line; may be repeated.", valueName: "parameter"))
+        @Option(
+            help: ArgumentHelp("A parameter for the kernel's command line; may be repeated.", valueName: "parameter"))
         var append: [String] = []
 
         @Option(
