@@ -33,6 +33,7 @@ let package = Package(
         // What the kernel says, in C.
         .target(name: "CLinuxSystem"),
         .target(name: "CKVM"),
+        .target(name: "CGuestPrograms"),
         .target(name: "CKVMUser"),
         .target(name: "CKernelModule"),
         .systemLibrary(name: "Ckmod", pkgConfig: "libkmod", providers: [.apt(["libkmod-dev"])]),
@@ -46,7 +47,7 @@ let package = Package(
         .target(
             name: "MMIOForwarding", dependencies: ["CKVMUser", "KVM", "LinuxSystem", system],
             swiftSettings: strict),
-        .target(name: "GuestPrograms", swiftSettings: strict),
+        .target(name: "GuestPrograms", dependencies: ["CGuestPrograms", "KVM", system], swiftSettings: strict),
 
         // Devices.
         .target(
@@ -71,7 +72,7 @@ let package = Package(
             swiftSettings: strict),
 
         .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem", system], swiftSettings: strict),
-        .testTarget(name: "KVMTests", dependencies: ["KVM"], swiftSettings: strict),
+        .testTarget(name: "KVMTests", dependencies: ["KVM", "GuestPrograms", system], swiftSettings: strict),
         .testTarget(name: "MMIOForwardingTests", dependencies: ["MMIOForwarding"], swiftSettings: strict),
         .testTarget(
             name: "DeviceEmulationTests", dependencies: ["DeviceEmulation", "DeviceEmulationTesting"],
