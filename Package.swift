@@ -50,9 +50,11 @@ let package = Package(
 
         // Devices.
         .target(
-            name: "DeviceEmulation", dependencies: ["MMIOForwarding", "LinuxSystem", logging],
+            name: "DeviceEmulation", dependencies: ["MMIOForwarding", "LinuxSystem", logging, system],
             swiftSettings: strict),
-        .target(name: "DeviceEmulationTesting", dependencies: ["DeviceEmulation"], swiftSettings: strict),
+        .target(
+            name: "DeviceEmulationTesting", dependencies: ["DeviceEmulation", "MMIOForwarding", "LinuxSystem", system],
+            swiftSettings: strict),
         .target(name: "ReferenceDevices", dependencies: ["DeviceEmulation"], swiftSettings: strict),
 
         // The machine that it runs on.
