@@ -78,10 +78,12 @@ let package = Package(
         .testTarget(name: "KVMTests", dependencies: ["KVM"], swiftSettings: strict),
         .testTarget(name: "MMIOForwardingTests", dependencies: ["MMIOForwarding"], swiftSettings: strict),
         .testTarget(
-            name: "DeviceEmulationTests", dependencies: ["DeviceEmulation", "DeviceEmulationTesting"],
+            name: "DeviceEmulationTests",
+            dependencies: ["DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "LinuxSystem", system],
             swiftSettings: strict),
         .testTarget(
-            name: "ReferenceDevicesTests", dependencies: ["ReferenceDevices", "DeviceEmulationTesting"],
+            name: "ReferenceDevicesTests",
+            dependencies: ["ReferenceDevices", "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding"],
             swiftSettings: strict),
         .testTarget(name: "KernelModuleTests", dependencies: ["KernelModule"], swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab"], swiftSettings: strict),
