@@ -51,9 +51,11 @@ let package = Package(
 
         // Devices.
         .target(
-            name: "DeviceEmulation", dependencies: ["MMIOForwarding", "LinuxSystem", logging],
+            name: "DeviceEmulation", dependencies: ["MMIOForwarding", "LinuxSystem", logging, system],
             swiftSettings: strict),
-        .target(name: "DeviceEmulationTesting", dependencies: ["DeviceEmulation"], swiftSettings: strict),
+        .target(
+            name: "DeviceEmulationTesting", dependencies: ["DeviceEmulation", "MMIOForwarding", "LinuxSystem", system],
+            swiftSettings: strict),
         .target(name: "ReferenceDevices", dependencies: ["DeviceEmulation"], swiftSettings: strict),
 
         // The machine that it runs on.
@@ -75,10 +77,12 @@ let package = Package(
         .testTarget(name: "KVMTests", dependencies: ["KVM", "GuestPrograms", system], swiftSettings: strict),
         .testTarget(name: "MMIOForwardingTests", dependencies: ["MMIOForwarding"], swiftSettings: strict),
         .testTarget(
-            name: "DeviceEmulationTests", dependencies: ["DeviceEmulation", "DeviceEmulationTesting"],
+            name: "DeviceEmulationTests",
+            dependencies: ["DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "LinuxSystem", system],
             swiftSettings: strict),
         .testTarget(
-            name: "ReferenceDevicesTests", dependencies: ["ReferenceDevices", "DeviceEmulationTesting"],
+            name: "ReferenceDevicesTests",
+            dependencies: ["ReferenceDevices", "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding"],
             swiftSettings: strict),
         .testTarget(name: "KernelModuleTests", dependencies: ["KernelModule", "LinuxSystem", system], swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab"], swiftSettings: strict),

@@ -14,10 +14,11 @@ public protocol RequestTransport: ~Copyable {
     ///
     /// - Parameters:
     ///   - replies: replies that are owed; may be empty.
-    ///   - requests: room for 1 request or more; the first ones are overwritten.
+    ///   - requests: room for requests; the first ones are overwritten. If it is empty, the call only gives the
+    ///     replies: it never waits, and returns 0.
     /// - Returns: how many requests came, at least 1; 0 once the virtual machine is gone.
-    /// - Throws: errno of the call: EINTR if a signal came before any request, EINVAL if a reply answers nothing that
-    ///   is owed.
+    /// - Throws: errno of the call: EINTR if a signal came before any request, all replies having been given; EINVAL
+    ///   if a reply answers nothing that is owed.
     mutating func exchange(
         _ replies: Span<ForwardedReply>, for requests: inout MutableSpan<ForwardedRequest>
     ) throws(Errno) -> Int

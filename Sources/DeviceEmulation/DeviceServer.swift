@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The loop that hands a guest's accesses to a device.
+
+public import Logging
+public import MMIOForwarding
+public import SystemPackage
+
+/// Why a server returned.
+public enum ServerEnd: Sendable, Hashable {
+    /// The virtual machine is gone.
+    case machineGone
+    /// ``SharedDevice/stop()`` was called.
+    case stopped
+}
+
+/// Serves one device from one transport: fetches requests, has the device carry them out, replies.
+///
+/// **Order.** Requests are carried out one at a time in the order in which the transport delivers them, also where
+/// several servers, each on its own thread and with its own transport to the same requests, serve one
+/// ``SharedDevice``. For the emulation descriptor that is the order in which KVM accepted them, across vCPUs, and so
+/// the program order of each. A server fetches and executes while it has the *turn*; if another one waits for it, it
+/// gives the turn up before it replies, so that one thread replies while the next executes. A server that is alone
+/// replies and fetches in one call.
+///
+/// **Size.** A device sees naturally aligned accesses of 1, 2, 4 or 8 bytes and nothing else. A request of 3, 5, 6 or
+/// 7 bytes (half of an access that crosses a page), of 2, 4 or 8 bytes at an offset that is no multiple of that, or wider than
+/// ``MMIODevice/widestAccess`` is split: in ascending order, each part the widest that alignment, what is left and the
+/// device allow. 5 bytes at 0x1003 are 1 at 0x1003 and 4 at 0x1004. Loads are put together little endian. Nothing else comes
+/// between the parts of a request.
+///
+/// **Faults.** Where a device throws an ``AccessFault``, a load reads all-ones and a store is dropped; of a split
+/// request, only the part in question. A request that no guest can make (0 or more than 8 bytes, an end that 64 bits do
+/// not hold, an unknown kind) does not reach the device: all-ones. Everything is counted, in ``ServerCounters``.
+///
+/// **Signals.** A signal handler that runs while the server waits changes nothing, unless ``SharedDevice/stop()`` was
+/// called.
+public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTransport & ~Copyable>: ~Copyable {
+    /// Requests fetched at once unless said otherwise.
+    public static var defaultBatch: Int { 64 }
+
+    private let shared: SharedDevice<Device>
+    private var transport: Transport
+    private let observer: RequestObserver?
+    private let logger: Logger
+    private var staleReplies: UInt64
+    // Allocated once: nothing is allocated for a request.
+    private var requests: [ForwardedRequest]
+    private var replies: [ForwardedReply]
+    private var outcomes: [ServedRequest.Outcome]
+
+    /// Serves a device that other servers, or the host's side, reach too.
+    ///
+    /// - Parameters:
+    ///   - device: the device.
+    ///   - transport: where requests come from; closed when the server returns.
+    ///   - batch: most requests to fetch at once, at least 1.
+    ///   - observer: sees every request with its reply.
+    ///   - logger: is told when the server begins and ends.
+    public init(
+        _ device: SharedDevice<Device>, on transport: consuming Transport, batch: Int = Self.defaultBatch,
+        observer: RequestObserver? = nil, logger: Logger = Logger(label: "DeviceEmulation")
+    ) {
+        let request = ForwardedRequest(sequence: 0, .load, offset: 0, length: 0)
+        let batch = max(batch, 1)
+        shared = device
+        staleReplies = transport.staleReplies
+        self.transport = transport
+        self.observer = observer
+        self.logger = logger
+        requests = Array(repeating: request, count: batch)
+        replies = Array(repeating: request.reply(), count: batch)
+        outcomes = Array(repeating: .done, count: batch)
+    }
+
+    /// Serves a device that nobody else reaches.
+    ///
+    /// - Parameters:
+    ///   - device: the device.
+    ///   - transport: where requests come from; closed when the server returns.
+    ///   - batch: most requests to fetch at once, at least 1.
+    ///   - observer: sees every request with its reply.
+    ///   - logger: is told when the server begins and ends.
+    public init(
+        _ device: consuming sending Device, on transport: consuming Transport, batch: Int = Self.defaultBatch,
+        observer: RequestObserver? = nil, logger: Logger = Logger(label: "DeviceEmulation")
+    ) {
+        self.init(SharedDevice(device), on: transport, batch: batch, observer: observer, logger: logger)
+    }
+
+    /// Serves on the calling thread until the virtual machine is gone or ``SharedDevice/stop()`` is called. It blocks.
+    ///
+    /// - Returns: why it returned. Nothing is owed by then.
+    /// - Throws: errno of the transport: EAGAIN if its descriptor is non-blocking, EINVAL if it did not accept a reply.
+    @discardableResult
+    public consuming func run() throws(Errno) -> ServerEnd {
+        shared.servers.enter()
+        defer { shared.servers.leave() }
+        logger.debug("serving", metadata: ["device": "\(shared.label)"])
+        do throws(Errno) {
+            let end = try serve()
+            logger.debug("done", metadata: ["device": "\(shared.label)", "because": "\(end)"])
+            return end
+        } catch {
+            logger.error("serving failed", metadata: ["device": "\(shared.label)", "error": "\(error)"])
+            throw error
+        }
+    }
+
+    private mutating func serve() throws(Errno) -> ServerEnd {
+        while true {
+            var turn = Turn.over(owed: 0)
+            let shared = shared
+            try shared.withTurn { () throws(Errno) in turn = try takeTurn() }
+            switch turn {
+            case .gone: return .machineGone
+            case .over(let owed): try reply(owed)
+            }
+            if shared.servers.isStopping { return .stopped }
+        }
+    }
+
+    /// How a turn ended.
+    private enum Turn {
+        /// With this many replies still to give.
+        case over(owed: Int)
+        /// The virtual machine is gone.
+        case gone
+    }
+
+    /// Fetches and executes until another server wants the turn or all are to stop.
+    private mutating func takeTurn() throws(Errno) -> Turn {
+        var owed = 0
+        // A stop must not find the server waiting, nor with its replies kept back.
+        while !shared.servers.isStopping {
+            do throws(Errno) {
+                let count = try exchange(owed)
+                if count == 0 { return .gone }
+                owed = count
+            } catch .interrupted {
+                owed = 0
+                continue
+            }
+            execute(owed)
+            if shared.isTurnWanted { break }
+        }
+        return .over(owed: owed)
+    }
+
+    /// Gives the first `owed` replies and fetches the next batch.
+    private mutating func exchange(_ owed: Int) throws(Errno) -> Int {
+        min(try transport.exchange(replies, first: owed, for: &requests), requests.count)
+    }
+
+    /// Gives the first `owed` replies.
+    private mutating func reply(_ owed: Int) throws(Errno) {
+        guard owed > 0 else { return }
+        try transport.give(replies, first: owed)
+        var counters = ServerCounters()
+        counters.staleReplies = newStaleReplies()
+        shared.count(counters)
+    }
+
+    /// Has the device carry out the first `count` requests, prepares the replies, and tells the observer.
+    private mutating func execute(_ count: Int) {
+        var counters = ServerCounters()
+        shared.withDevice { device in
+            for index in 0..<count {
+                let request = requests[index]
+                let result = device.execute(request, counting: &counters)
+                replies[index] = request.reply(result.value)
+                outcomes[index] = result.outcome
+            }
+        }
+        counters.batches = 1
+        counters.largestBatch = count
+        counters.staleReplies = newStaleReplies()
+        shared.count(counters)
+        if let observer { show(count, to: observer) }
+    }
+
+    private borrowing func show(_ count: Int, to observer: RequestObserver) {
+        for index in 0..<count {
+            observer(ServedRequest(requests[index], replies[index], outcomes[index]))
+        }
+    }
+
+    /// How many replies came too late since the last call.
+    private mutating func newStaleReplies() -> UInt64 {
+        let before = staleReplies
+        staleReplies = transport.staleReplies
+        return staleReplies &- before
+    }
+}
+
+extension DeviceServer: Sendable where Device: ~Copyable, Transport: Sendable & ~Copyable {}
+
+extension RequestTransport where Self: ~Copyable {
+    /// Gives the first `owed` replies and waits for requests.
+    fileprivate mutating func exchange(
+        _ replies: [ForwardedReply], first owed: Int, for requests: inout [ForwardedRequest]
+    ) throws(Errno) -> Int {
+        var room = requests.mutableSpan
+        return try exchange(replies.span.extracting(first: owed), for: &room)
+    }
+
+    /// Gives the first `owed` replies.
+    fileprivate mutating func give(_ replies: [ForwardedReply], first owed: Int) throws(Errno) {
+        var none = MutableSpan<ForwardedRequest>()
+        _ = try exchange(replies.span.extracting(first: owed), for: &none)
+    }
+}
