@@ -27,8 +27,13 @@ public struct ForwardingModule: Sendable {
 
     /// Loads the module from a file, after kvm and the processor's own part of it.
     ///
-    /// - Throws: ``ModuleError``, ENODEV if the CPU offers no virtualisation.
+    /// - Throws: ``ModuleError``: EINVAL if the file is another module, ENODEV if the CPU offers no virtualisation.
     public func load(_ file: ModuleFile, parameters: [ModuleParameter] = []) throws(ModuleError) {
+        guard file.name == Self.name else {
+            throw ModuleError(
+                action: "load \(file.path) as \(Self.name)", errno: .invalidArgument,
+                cause: "the file is the module \(file.name)", remedy: "give a \(Self.name).ko")
+        }
         try file.check(parameters)
         try loadKVM()
         try loader.load(file, parameters: parameters)

@@ -43,6 +43,11 @@ struct LoadFailure {
                 "the module found the KVM device type number taken, or the kernel has a part of that name",
                 "choose another number with the parameter device_type"
             )
+        case .noSuchFileOrDirectory where vermagic == nil && name == ForwardingModule.name:
+            (
+                "it is not installed below /lib/modules/\(runningRelease), and no file was given",
+                "build it with make -C kmod and give the file with --path, or install it with make -C kmod modules_install"
+            )
         case .noSuchFileOrDirectory where vermagic == nil:
             (
                 "there is no such module below /lib/modules/\(runningRelease)",
