@@ -57,7 +57,8 @@ enum DebugCounters {
     /// The counters of the device that this process made last.
     static func ofNewestDevice() throws -> [String: Int] {
         guard let name = names().last else { return [:] }
-        let file = try FileDescriptor.open("\(root)/\(name)", .readOnly)
+        let path: FilePath = "\(root)/\(name)"
+        let file = try FileDescriptor.open(path, .readOnly)
         defer { try? file.close() }
         var text = [UInt8](repeating: 0, count: 4096)
         let count = try unsafe text.withUnsafeMutableBytes { unsafe try file.read(into: $0) }
