@@ -58,6 +58,15 @@ let package = Package(
             swiftSettings: strict),
         .target(name: "ReferenceDevices", dependencies: ["DeviceEmulation"], swiftSettings: strict),
 
+        // The two processes of the command line.
+        .target(
+            name: "ForwardingProcesses",
+            dependencies: [
+                "KVM", "MMIOForwarding", "GuestPrograms", "DeviceEmulation", "ReferenceDevices", "LinuxSystem", logging,
+                system,
+            ],
+            swiftSettings: strict),
+
         // The machine that it runs on.
         .target(
             name: "KernelModule", dependencies: ["CKernelModule", "Ckmod", "Cudev", "LinuxSystem", system],
@@ -68,7 +77,7 @@ let package = Package(
             name: "mmiofd",
             dependencies: [
                 "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule", "Lab",
-                "LinuxSystem", logging, system,
+                "ForwardingProcesses", "LinuxSystem", logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -85,6 +94,10 @@ let package = Package(
             dependencies: ["ReferenceDevices", "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding"],
             swiftSettings: strict),
         .testTarget(name: "KernelModuleTests", dependencies: ["KernelModule", "LinuxSystem", system], swiftSettings: strict),
+        .testTarget(
+            name: "ForwardingProcessesTests",
+            dependencies: ["ForwardingProcesses", "GuestPrograms", "ReferenceDevices", "LinuxSystem", logging, system],
+            swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab"], swiftSettings: strict),
         // Runs in the lab, against the real module.
         .testTarget(

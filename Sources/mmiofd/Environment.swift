@@ -13,6 +13,12 @@ enum Environment {
         guard let value = unsafe getenv("PATH") else { return "/usr/bin:/bin" }
         return unsafe String(cString: value)
     }
+
+    /// XDG_RUNTIME_DIR: where a user's sockets belong.
+    static var runtimeFolder: FilePath? {
+        guard let value = unsafe getenv("XDG_RUNTIME_DIR"), unsafe value.pointee != 0 else { return nil }
+        return FilePath(unsafe String(cString: value))
+    }
 }
 
 /// The project's folder: the one with the build products.

@@ -13,6 +13,8 @@ struct MMIOFD: ParsableCommand {
         subcommands: [
             DoctorCommand.self,
             ModuleCommand.self,
+            VMMCommand.self,
+            EmulateCommand.self,
             LabCommand.self,
         ])
 }

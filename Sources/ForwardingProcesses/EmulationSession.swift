@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The emulation process from beginning to end: find the VMM, get the device, serve it, count.
+
+public import DeviceEmulation
+import Glibc
+import LinuxSystem
+public import Logging
+import MMIOForwarding
+public import ReferenceDevices
+import Synchronization
+public import SystemPackage
+
+/// One device, emulated for the VMM that hands it over.
+public struct EmulationSession: Sendable {
+    /// The device.
+    public let device: ReferenceDevice
+    /// Threads that serve it.
+    public let threads: Int
+    /// Requests that a thread takes at once, at most.
+    public let batch: Int
+
+    /// Plans a session.
+    ///
+    /// - Parameters:
+    ///   - device: what to emulate.
+    ///   - threads: how many threads serve it, 1 or more.
+    ///   - batch: how many requests a thread takes at once, 1 or more.
+    public init(_ device: ReferenceDevice, threads: Int, batch: Int) {
+        self.device = device
+        self.threads = max(1, threads)
+        self.batch = max(1, batch)
+    }
+
+    /// What came of a session.
+    public struct Report: Hashable, Sendable {
+        /// What the servers did.
+        public let counters: ServerCounters
+        /// Why they stopped.
+        public let end: ServerEnd
+    }
+
+    /// Serves the device until the virtual machine is gone; call it before the process has other threads.
+    ///
+    /// SIGINT and SIGTERM end it once each thread has replied to what it had taken.
+    ///
+    /// - Parameters:
+    ///   - path: where the VMM waits.
+    ///   - limit: how long to wait for a VMM that is not there yet.
+    ///   - observer: sees every request with its reply, on the threads that serve.
+    ///   - logger: is told what happens.
+    /// - Returns: what came of it.
+    /// - Throws: ``HandoverError``; errno of the emulation descriptor.
+    public func run(
+        at path: FilePath, waiting limit: Duration, observer: RequestObserver? = nil, logger: Logger
+    ) throws -> Report {
+        let socket = try Self.connect(to: path, within: limit)
+        let handover: Handover
+        do throws(Errno) {
+            handover = try Handover(receivingFrom: socket)
+        } catch {
+            throw HandoverError(action: .receive, path: path, errno: error)
+        }
+        logger.info("got the device", metadata: ["device": "\(device.name)", "socket": "\(path)"])
+        let signals = try SignalDescriptor(taking: [SIGINT, SIGTERM])
+        let emulation = handover.emulation
+        var line: EventInterruptLine?
+        if let interrupt = handover.interrupt { line = EventInterruptLine(interrupt) }
+        let transmit: @Sendable (UInt8) -> Void = { putchar(CInt($0)) }
+        let report = try serve(
+            device.make(.init(interrupt: line, transmit: transmit)), on: emulation, until: signals,
+            observer, logger)
+        // Held until now: its end tells the VMM that this process is gone.
+        withExtendedLifetime(socket) {}
+        return report
+    }
+
+    /// Connects, trying again while there is nobody.
+    private static func connect(to path: FilePath, within limit: Duration) throws(HandoverError) -> UnixSocket {
+        let end = ContinuousClock.now + limit
+        while true {
+            do throws(Errno) {
+                return try UnixSocket(connectingTo: path)
+            } catch {
+                let mayCome = error == .noSuchFileOrDirectory || error == .connectionRefused
+                guard mayCome, ContinuousClock.now < end else {
+                    throw HandoverError(action: .connect, path: path, errno: error)
+                }
+            }
+            usleep(20_000)
+        }
+    }
+
+    private func serve(
+        _ device: some MMIODevice & Sendable, on emulation: borrowing EmulationDescriptor,
+        until signals: borrowing SignalDescriptor, _ observer: RequestObserver?, _ logger: Logger
+    ) throws -> Report {
+        let shared = SharedDevice(device)
+        let stopper = try Stopper(on: signals) { shared.stop() }
+        let end = Result { try run(threads, shared, on: emulation, observer, logger) }
+        stopper.end()
+        return Report(counters: shared.counters, end: try end.get())
+    }
+
+    /// Runs that many servers, each on a thread of its own, until all have returned.
+    ///
+    /// - Returns: why the first of them did.
+    private func run<Device: MMIODevice>(
+        _ count: Int, _ shared: SharedDevice<Device>, on emulation: borrowing EmulationDescriptor,
+        _ observer: RequestObserver?, _ logger: Logger
+    ) throws -> ServerEnd {
+        let server = DeviceServer(
+            shared, on: try emulation.duplicate(), batch: batch, observer: observer, logger: logger)
+        let thread = try server.start()
+        let rest = count > 1 ? Result { try run(count - 1, shared, on: emulation, observer, logger) } : nil
+        // Without all of its threads the device must not go on.
+        if case .failure = rest { shared.stop() }
+        let end = try thread.wait()
+        _ = try rest?.get()
+        return end
+    }
+}
+
+/// A thread that waits for a signal on behalf of threads that serve.
+private struct Stopper: ~Copyable {
+    private let cancelled: Box<EventDescriptor>
+    private let thread: NativeThread
+
+    /// Waits for one of the signals, and then runs `stop`.
+    init(on signals: borrowing SignalDescriptor, _ stop: @escaping @Sendable () -> Void) throws(Errno) {
+        let cancelled = Box(try EventDescriptor())
+        // Outlives the thread, which end() waits for.
+        let signals = signals.descriptor.rawValue
+        let thread = try NativeThread {
+            let ready = try? waitForAny(of: [cancelled.value.descriptor.rawValue, signals])
+            if let ready, !ready[0] { stop() }
+        }
+        self.cancelled = cancelled
+        self.thread = thread
+    }
+
+    /// Ends the wait.
+    consuming func end() {
+        // An eventfd of this process takes a 1.
+        try? cancelled.value.signal()
+        thread.join()
+    }
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Waiting for one of several descriptors.
+
+import Glibc
+import LinuxSystem
+import SystemPackage
+
+/// Waits until one of the descriptors can be read, or has been closed at its other end. C: `poll`.
+///
+/// - Parameter descriptors: open descriptors.
+/// - Returns: for each, whether it is so.
+/// - Throws: errno of the call.
+func waitForAny(of descriptors: [CInt]) throws(Errno) -> [Bool] {
+    var entries = descriptors.map { pollfd(fd: $0, events: CShort(POLLIN), revents: 0) }
+    try systemCall(onInterrupt: .retry) { unsafe poll(&entries, nfds_t(entries.count), -1) }
+    return entries.map { $0.revents != 0 }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The VMM's process from beginning to end: wait for the emulation process, hand over, run the guest, judge.
+
+public import LinuxSystem
+public import Logging
+import MMIOForwarding
+import Glibc
+import Synchronization
+public import SystemPackage
+
+/// A signal ended a session; everything that it had made is gone.
+public struct EndedBySignal: Error, Hashable, Sendable {
+    /// The signal's number.
+    public let signal: Int32
+}
+
+/// One virtual machine, one device, one emulation process.
+public struct VMMSession: Sendable {
+    /// The device and the vCPUs.
+    public let placement: DevicePlacement
+    /// What each vCPU runs.
+    public let steps: [ProgramStep]
+    /// What values begin with.
+    public let seed: UInt64
+    /// How long an access waits for the emulation process; nil for no limit.
+    public let timeout: Duration?
+
+    /// Plans a session.
+    ///
+    /// - Parameters:
+    ///   - placement: the device and the vCPUs.
+    ///   - steps: what each vCPU runs; at least one.
+    ///   - seed: what values begin with.
+    ///   - timeout: how long an access waits for the emulation process; nil for no limit.
+    /// - Throws: ``ProgramError`` for a program that cannot run there.
+    public init(
+        _ placement: DevicePlacement, running steps: [ProgramStep], seed: UInt64, timeout: Duration?
+    ) throws(ProgramError) {
+        for step in steps {
+            for vcpu in 0..<UInt32(placement.vcpus) { _ = try placement.target(step, seed: seed, vcpu: vcpu) }
+        }
+        self.placement = placement
+        self.steps = steps
+        self.seed = seed
+        self.timeout = timeout
+    }
+
+    /// What came of a session.
+    public struct Report: Sendable {
+        /// The emulation process.
+        public let peer: UnixSocket.Peer
+        /// Whether it was still connected when the guests had ended.
+        public let peerStayed: Bool
+        /// What the guests did and saw.
+        public let guest: GuestReport
+    }
+
+    /// Runs the session; call it before the process has other threads.
+    ///
+    /// SIGINT and SIGTERM end it, whatever it waits for. vCPUs that wait in the kernel by then end with the process.
+    ///
+    /// - Parameters:
+    ///   - path: where the emulation process finds this one. The file goes when it has, or when the session ends.
+    ///   - access: who may connect.
+    ///   - logger: is told who connects, and when they are gone.
+    /// - Returns: what came of it.
+    /// - Throws: ``EndedBySignal``; ``HandoverError``; what ``ForwardingVMM`` throws.
+    public func run(at path: FilePath, _ access: HandoverSocket.Access, logger: Logger) throws -> Report {
+        let signals = try SignalDescriptor(taking: [SIGINT, SIGTERM])
+        // Before anybody is let in: what is missing on this machine shows here.
+        let capacity = max(placement.memory.count, steps.map(\.loads).max() ?? 0)
+        let vmm = try ForwardingVMM(placement, timeout: timeout, capacity: capacity)
+        let listener = try HandoverSocket(at: path, access)
+        logger.info("waiting for an emulation process", metadata: ["socket": "\(path)"])
+        guard try waitForAny(of: [listener.rawValue, signals.descriptor.rawValue])[0] else {
+            throw EndedBySignal(signal: signals.take() ?? SIGTERM)
+        }
+        let socket = try listener.accept()
+        let peer = try socket.peer()
+        logger.info(
+            "an emulation process connected",
+            metadata: ["process": "\(peer.process)", "user": "\(peer.user)", "group": "\(peer.group)"])
+        try vmm.handOver(to: socket)
+        let run = try GuestRun(vmm, steps, seed: seed)
+        let stayed = try wait(for: run, socket, signals, peer, logger)
+        return Report(peer: peer, peerStayed: stayed, guest: try run.report())
+    }
+
+    /// Waits until the guests have ended.
+    ///
+    /// - Returns: whether the emulation process was connected all the time.
+    private func wait(
+        for run: borrowing GuestRun, _ socket: borrowing UnixSocket, _ signals: borrowing SignalDescriptor,
+        _ peer: UnixSocket.Peer, _ logger: Logger
+    ) throws -> Bool {
+        let guests = [run.ended.descriptor, signals.descriptor.rawValue]
+        var watched = guests + [socket.descriptor.rawValue]
+        while true {
+            let ready = try waitForAny(of: watched)
+            if ready[0] { return watched.count > guests.count }
+            if ready[1], let signal = signals.take() { throw EndedBySignal(signal: signal) }
+            if ready.count > 2, ready[2] {
+                logger.warning(
+                    "the emulation process is gone; loads read all-ones and stores are dropped",
+                    metadata: ["process": "\(peer.process)"])
+                watched = guests
+            }
+        }
+    }
+}
+
+/// Guests that run on a thread of their own.
+private struct GuestRun: ~Copyable {
+    /// Can be read when they have ended.
+    let ended: Ended
+    private let thread: NativeThread
+
+    /// The end and what came of it.
+    final class Ended: Sendable {
+        let event: EventDescriptor
+        let result = Mutex<Result<GuestReport, any Error>?>(nil)
+
+        init() throws(Errno) {
+            event = try EventDescriptor()
+        }
+
+        var descriptor: CInt { event.descriptor.rawValue }
+    }
+
+    init(_ vmm: ForwardingVMM, _ steps: [ProgramStep], seed: UInt64) throws {
+        let ended = try Ended()
+        let thread = try NativeThread {
+            let result = Result { try vmm.run(steps, seed: seed) }
+            ended.result.withLock { $0 = result }
+            // An eventfd of this process takes a 1.
+            try? ended.event.signal()
+        }
+        self.ended = ended
+        self.thread = thread
+    }
+
+    /// Waits for the guests' end.
+    consuming func report() throws -> GuestReport {
+        let ended = ended
+        thread.join()
+        guard let result = ended.result.withLock({ $0 }) else { throw Errno.canceled }
+        return try result.get()
+    }
+}

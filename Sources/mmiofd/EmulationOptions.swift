@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What `emulate` and `trace` have in common: the options, and the report at the end.
+
+import ArgumentParser
+import DeviceEmulation
+import ForwardingProcesses
+import Logging
+
+/// How a device is served.
+struct EmulationOptions: ParsableArguments {
+    @OptionGroup var socket: SocketOptions
+
+    @Option(help: ArgumentHelp("How long to wait for a VMM that is not there yet.", valueName: "seconds"))
+    var wait = 5.0
+
+    @Option(help: "How many threads serve the device.")
+    var threads = 1
+
+    @Option(help: "How many requests a thread takes at once, at most.")
+    var batch = 64
+
+    func validate() throws {
+        guard (0...1e9).contains(wait) else { throw ValidationError("--wait must be 0 or more seconds") }
+        guard (1...256).contains(threads) else { throw ValidationError("--threads must be 1 to 256") }
+        guard (1...65536).contains(batch) else { throw ValidationError("--batch must be 1 to 65536") }
+    }
+
+    /// Serves a device until the virtual machine is gone or a signal comes.
+    func serve(
+        _ device: DeviceName, logger: Logger, observer: RequestObserver? = nil
+    ) throws -> EmulationSession.Report {
+        try EmulationSession(device.device, threads: threads, batch: batch).run(
+            at: socket.path, waiting: .seconds(wait), observer: observer, logger: logger)
+    }
+}
+
+extension EmulationSession.Report {
+    /// The counters by their names in JSON.
+    private var counts: KeyValuePairs<String, UInt64> {
+        [
+            "loads": counters.loads, "stores": counters.stores, "splits": counters.splits,
+            "no_register": counters.noRegister, "unsupported_width": counters.unsupportedWidth,
+            "read_only": counters.readOnly, "write_only": counters.writeOnly, "malformed": counters.malformed,
+            "redelivered": counters.redelivered, "stale_replies": counters.staleReplies, "batches": counters.batches,
+            "largest_batch": UInt64(clamping: counters.largestBatch),
+        ]
+    }
+
+    private var reason: String {
+        switch end {
+        case .machineGone: "machine_gone"
+        case .stopped: "stopped"
+        }
+    }
+
+    /// What came of the session, as an object.
+    var json: JSONValue {
+        let counts = counts.map { ($0.key, JSONValue.integer(Int(clamping: $0.value))) }
+        return .object([
+            "end": .string(reason), "counters": .dictionary(Dictionary(uniqueKeysWithValues: counts)),
+        ])
+    }
+
+    /// What came of the session, as a table.
+    var text: String {
+        let width = counts.map(\.key.count).max() ?? 0
+        let rows = counts.map { name, count in
+            let spaces = String(repeating: " ", count: width - name.count)
+            return "\(name.replacing("_", with: " "))\(spaces)  \(count)"
+        }
+        let ending =
+            switch end {
+            case .machineGone: "the virtual machine is gone"
+            case .stopped: "stopped by a signal"
+            }
+        return ([ending] + rows).joined(separator: "\n")
+    }
+}
