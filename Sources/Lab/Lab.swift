@@ -76,9 +76,9 @@ public struct LabMachine: Sendable {
     public func shell() throws(LabError) -> Int32 {
         let directory = try TemporaryDirectory(in: cache.directory.appending("run"))
         let script = try directory.write("shell", guestScript.shell)
-        let child = try ChildProcess(
-            cache.virtmeRun, boot.arguments(shell: script), environment: environment(in: directory.path),
-            descriptors: .init(input: STDIN_FILENO, output: STDOUT_FILENO, error: STDERR_FILENO), ownGroup: false)
+        let child = try startVirtme(
+            boot.arguments(shell: script), in: directory.path,
+            .init(input: STDIN_FILENO, output: STDOUT_FILENO, error: STDERR_FILENO), ownGroup: false)
         return child.wait()
     }
 
@@ -91,12 +91,9 @@ public struct LabMachine: Sendable {
         let output = try Pipe()
         let console = try Pipe()
         let null = try openNull()
-        let child = try ChildProcess(
-            cache.virtmeRun,
-            boot.arguments(running: script, standardError: directory.path.appending("stderr")),
-            environment: environment(in: directory.path),
-            descriptors: .init(
-                input: null.rawValue, output: output.writing.rawValue, error: console.writing.rawValue),
+        let child = try startVirtme(
+            boot.arguments(running: script, standardError: directory.path.appending("stderr")), in: directory.path,
+            .init(input: null.rawValue, output: output.writing.rawValue, error: console.writing.rawValue),
             ownGroup: true)
         var machine = RunningMachine(
             child: child, output: output.closingWriting(), standardError: standardError,
@@ -110,8 +107,16 @@ public struct LabMachine: Sendable {
     }
 
     /// virtme-ng's temporary files go where they are cleaned up whatever happens to it.
-    private func environment(in directory: FilePath) -> [String: String] {
-        ["TMPDIR": directory.string]
+    private func startVirtme(
+        _ arguments: [String], in directory: FilePath, _ descriptors: ChildProcess.StandardDescriptors, ownGroup: Bool
+    ) throws(LabError) -> ChildProcess {
+        do throws(Errno) {
+            return try ChildProcess(
+                cache.virtmeRun, arguments, environment: ["TMPDIR": directory.string], descriptors: descriptors,
+                ownGroup: ownGroup)
+        } catch {
+            throw .systemCall("start \(cache.virtmeRun)", error)
+        }
     }
 
     private func openLog(_ path: FilePath) throws(LabError) -> OwnedDescriptor {

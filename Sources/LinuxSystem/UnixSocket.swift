@@ -43,7 +43,7 @@ public struct UnixSocket: ~Copyable, Sendable {
     }
 
     /// Both ends of ``pair()``.
-    public struct Pair: ~Copyable {
+    @frozen public struct Pair: ~Copyable {
         public let first: UnixSocket
         public let second: UnixSocket
     }

@@ -15,6 +15,8 @@ struct MMIOFD: ParsableCommand {
             ModuleCommand.self,
             VMMCommand.self,
             EmulateCommand.self,
+            TraceCommand.self,
+            CostCommand.self,
             LabCommand.self,
         ])
 }

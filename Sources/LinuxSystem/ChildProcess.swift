@@ -3,29 +3,38 @@
 // A program and all that it starts, as one thing to wait for and to end.
 
 import Glibc
-import LinuxSystem
-import SystemPackage
+package import SystemPackage
 
 /// A child process. Signals for the caller's terminal do not reach it when it leads a process group of its own.
-struct ChildProcess {
-    private let process: pid_t
+package struct ChildProcess: Sendable {
+    /// Its process id, valid until ``wait()``.
+    package let process: Int32
 
     /// Which descriptors the child gets as its standard three.
-    struct StandardDescriptors {
+    package struct StandardDescriptors {
         let input: CInt
         let output: CInt
         let error: CInt
+
+        /// Takes the numbers of open descriptors; they stay the caller's.
+        package init(input: CInt, output: CInt, error: CInt) {
+            self.input = input
+            self.output = output
+            self.error = error
+        }
     }
 
     /// Starts a program. C: `posix_spawn`.
     ///
     /// - Parameters:
     ///   - environment: variables to change in a copy of this process's own.
-    ///   - ownGroup: whether it leads a new process group, which ``end(_:)`` needs.
-    init(
-        _ program: FilePath, _ arguments: [String], environment: [String: String],
-        descriptors: StandardDescriptors, ownGroup: Bool
-    ) throws(LabError) {
+    ///   - descriptors: its standard three.
+    ///   - ownGroup: whether it leads a new process group, which ``signalGroup(_:)`` needs.
+    /// - Throws: errno: ENOENT, EACCES for a program that cannot be run.
+    package init(
+        _ program: FilePath, _ arguments: [String], environment: [String: String] = [:],
+        descriptors: StandardDescriptors, ownGroup: Bool = false
+    ) throws(Errno) {
         var actions = unsafe posix_spawn_file_actions_t()
         _ = unsafe posix_spawn_file_actions_init(&actions)
         defer { _ = unsafe posix_spawn_file_actions_destroy(&actions) }
@@ -52,7 +61,7 @@ struct ChildProcess {
                 unsafe posix_spawn(&process, program.string, &actions, &attributes, argv, envp)
             }
         }
-        guard result == 0 else { throw .systemCall("start \(program.string)", Errno(rawValue: result)) }
+        guard result == 0 else { throw Errno(rawValue: result) }
         self.process = process
     }
 
@@ -60,7 +69,7 @@ struct ChildProcess {
     ///
     /// - Returns: its exit status; 128 + n if signal n ended it.
     @discardableResult
-    func wait() -> Int32 {
+    package func wait() -> Int32 {
         var status: CInt = 0
         _ = try? systemCall(onInterrupt: .retry) { unsafe waitpid(process, &status, 0) }
         let signal = status & 0x7f
@@ -68,7 +77,7 @@ struct ChildProcess {
     }
 
     /// Sends a signal to the whole group. C: `kill`.
-    func signalGroup(_ signal: CInt) {
+    package func signalGroup(_ signal: Int32) {
         _ = kill(-process, signal)
     }
 
