@@ -96,7 +96,10 @@ let package = Package(
         .testTarget(name: "KernelModuleTests", dependencies: ["KernelModule", "LinuxSystem", system], swiftSettings: strict),
         .testTarget(
             name: "ForwardingProcessesTests",
-            dependencies: ["ForwardingProcesses", "GuestPrograms", "ReferenceDevices", "LinuxSystem", logging, system],
+            dependencies: [
+                "ForwardingProcesses", "GuestPrograms", "ReferenceDevices", "DeviceEmulation", "MMIOForwarding",
+                "LinuxSystem", system,
+            ],
             swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab"], swiftSettings: strict),
         // Runs in the lab, against the real module.

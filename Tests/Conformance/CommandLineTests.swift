@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The commands that users type, as processes: a VMM and an emulation process, the module between.
+
+import FoundationEssentials
+import Glibc
+import SystemPackage
+import Testing
+
+@Suite("Command line", .serialized)
+struct CommandLineTests {
+    private let socket = "/tmp/mmiofd-test-\(getpid())-\(UInt32.random(in: 0 ... .max)).sock"
+
+    // MARK: What the commands print
+
+    private struct Verdict: Decodable {
+        struct Requests: Decodable {
+            let loads: Int
+            let stores: Int
+        }
+        struct Emulation: Decodable {
+            let process: Int32
+            let user: UInt32
+            let stayed: Bool
+        }
+        let held: Bool
+        let accesses: Int
+        let requests: Requests
+        let checks: Int
+        let mismatches: Int
+        let emulation: Emulation
+    }
+
+    private struct Served: Decodable {
+        let end: String
+        let counters: [String: Int]
+    }
+
+    private struct Traced: Decodable {
+        let kind: String
+        let offset: String
+        let length: Int
+        let value: String
+    }
+
+    private func parse<Value: Decodable>(_ type: Value.Type, _ text: some StringProtocol) throws -> Value {
+        try JSONDecoder().decode(type, from: Data(text.utf8))
+    }
+
+    // MARK: The two processes
+
+    private func vmm(_ arguments: String...) throws -> RunningCommand {
+        try RunningCommand(["vmm", "--socket", socket, "--timeout", "30", "--json"] + arguments)
+    }
+
+    private func emulation(_ arguments: String...) throws -> RunningCommand {
+        try RunningCommand(["emulate", "--socket", socket, "--wait", "30", "--json"] + arguments)
+    }
+
+    /// An emulation process that shows its first request, and so that the guest runs.
+    private func tracing() throws -> RunningCommand {
+        try RunningCommand(["trace", "scratch", "--socket", socket, "--wait", "30", "--json", "--limit", "1"])
+    }
+
+    private func waitForGuest(_ trace: RunningCommand) throws {
+        try #require(eventually(within: .seconds(60)) { trace.text.contains("\n") }, "no request came")
+    }
+
+    private var socketExists: Bool { unsafe access(socket, F_OK) == 0 }
+
+    /// Whether both sides say the same, and that everything was right.
+    private func expectAgreement(
+        _ vmm: RunningCommand, _ emulation: RunningCommand, sourceLocation: SourceLocation = #_sourceLocation
+    ) throws {
+        #expect(try vmm.end() == 0, "\(vmm.text) \(vmm.errorText)", sourceLocation: sourceLocation)
+        #expect(try emulation.end() == 0, "\(emulation.errorText)", sourceLocation: sourceLocation)
+        let verdict = try parse(Verdict.self, vmm.text)
+        let served = try parse(Served.self, emulation.text)
+        #expect(verdict.held && verdict.mismatches == 0 && verdict.checks > 0, sourceLocation: sourceLocation)
+        #expect(served.end == "machine_gone", sourceLocation: sourceLocation)
+        #expect(served.counters["loads"] == verdict.requests.loads, sourceLocation: sourceLocation)
+        #expect(served.counters["stores"] == verdict.requests.stores, sourceLocation: sourceLocation)
+        #expect(!socketExists, sourceLocation: sourceLocation)
+    }
+
+    // MARK: Tests
+
+    @Test(
+        "Every value is right, and both sides count the same",
+        arguments: [
+            "store_1:50", "load_8:50", "pair_4:50", "mixed:200", "mixed_aligned:100", "straddle:5", "sixteen:10",
+            "rep_stos_4:30", "rep_movs_out_2:30", "rep_movs_in_8:30", "out_4:30", "in_1:30", "rep_outs_2:30",
+            "rep_ins_4:30",
+        ])
+    func programs(program: String) throws {
+        try ModuleUnderTest.load()
+        try expectAgreement(try vmm("--program", program), try emulation("scratch"))
+    }
+
+    @Test("Four vCPUs and two emulation threads: every value is right")
+    func several() throws {
+        try ModuleUnderTest.load()
+        try expectAgreement(
+            try vmm("--vcpus", "4", "--program", "mixed:200", "--program", "straddle:3"),
+            try emulation("scratch", "--threads", "2", "--batch", "3"))
+    }
+
+    @Test("The UART answers on its ports")
+    func uart() throws {
+        try ModuleUnderTest.load()
+        try expectAgreement(
+            try vmm("--device", "uart16550a", "--program", "out_1:50", "--program", "in_1:10"),
+            try emulation("uart16550a"))
+    }
+
+    @Test("The two processes may be different users: the socket's group and mode let one in")
+    func users() throws {
+        try ModuleUnderTest.load()
+        let nobody = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "--"]
+        func asNobody(_ arguments: String...) throws -> RunningCommand {
+            try RunningCommand("/usr/bin/setpriv", nobody + [RunningCommand.mmiofd.string] + arguments)
+        }
+        guard try asNobody("--version").end() == 0 else { return }
+        let closed = try vmm("--program", "mixed:10")
+        try #require(eventually { socketExists })
+        let refused = try asNobody("emulate", "scratch", "--socket", socket)
+        #expect(try refused.end() == 1)
+        #expect(refused.errorText.contains("--socket-mode"))
+        closed.signal(SIGTERM)
+        try closed.end()
+        let open = try vmm("--program", "mixed:10", "--socket-mode", "0660", "--socket-group", "nogroup")
+        try expectAgreement(open, try asNobody("emulate", "scratch", "--socket", socket, "--wait", "30", "--json"))
+        #expect(try parse(Verdict.self, open.text).emulation.user == 65534)
+    }
+
+    @Test("trace shows each request with its value, and then the counters")
+    func trace() throws {
+        try ModuleUnderTest.load()
+        let vmm = try vmm("--program", "pair_4:2", "--seed", "7")
+        let trace = try RunningCommand(
+            ["trace", "scratch", "--socket", socket, "--wait", "30", "--json", "--limit", "4"])
+        #expect(try vmm.end() == 0)
+        #expect(try trace.end() == 0)
+        let lines = trace.text.split(separator: "\n")
+        try #require(lines.count == 5)
+        let requests = try lines.prefix(4).map { try parse(Traced.self, $0) }
+        #expect(requests.map(\.kind) == ["store", "load", "store", "load"])
+        #expect(requests.map(\.value) == ["0x7", "0x7", "0x8", "0x8"])
+        #expect(requests.allSatisfy { $0.offset == "0x400" && $0.length == 4 })
+        #expect(try parse(Served.self, lines[4]).counters["stores"] == 2)
+    }
+
+    @Test("The emulation process is killed in the middle: the guest reads all-ones, the VMM says so and fails")
+    func emulationKilled() throws {
+        try ModuleUnderTest.load()
+        let vmm = try vmm("--program", "load_4:20000")
+        let trace = try tracing()
+        try waitForGuest(trace)
+        trace.signal(SIGKILL)
+        #expect(try trace.end() == 128 + SIGKILL)
+        #expect(try vmm.end() == 1)
+        #expect(vmm.errorText.contains("the emulation process is gone"))
+        #expect(vmm.text.contains("0xffffffff instead of 0x0"))
+        let verdict = try parse(Verdict.self, vmm.text)
+        #expect(!verdict.held && verdict.mismatches > 0 && !verdict.emulation.stayed)
+    }
+
+    @Test("The VMM is killed in the middle: the emulation process ends well, and counts")
+    func vmmKilled() throws {
+        try ModuleUnderTest.load()
+        let vmm = try vmm("--program", "load_4:100000")
+        let trace = try tracing()
+        try waitForGuest(trace)
+        vmm.signal(SIGKILL)
+        #expect(try vmm.end() == 128 + SIGKILL)
+        #expect(try trace.end() == 0)
+        let served = try parse(Served.self, try #require(trace.text.split(separator: "\n").last))
+        #expect(served.end == "machine_gone")
+        #expect(try #require(served.counters["loads"]) > 0)
+    }
+
+    @Test("A signal ends the emulation process after its replies, with its counters", arguments: [SIGTERM, SIGINT])
+    func emulationStopped(signal: CInt) throws {
+        try ModuleUnderTest.load()
+        let vmm = try vmm("--program", "load_4:20000")
+        let trace = try tracing()
+        try waitForGuest(trace)
+        trace.signal(signal)
+        #expect(try trace.end() == 0)
+        let served = try parse(Served.self, try #require(trace.text.split(separator: "\n").last))
+        #expect(served.end == "stopped")
+        #expect(served.counters["stale_replies"] == 0)
+        #expect(try vmm.end() == 1)
+    }
+
+    @Test("A signal ends the VMM, whether it waits or runs, and its socket goes", arguments: [SIGTERM, SIGINT])
+    func vmmStopped(signal: CInt) throws {
+        try ModuleUnderTest.load()
+        let waiting = try vmm()
+        try #require(eventually { socketExists })
+        waiting.signal(signal)
+        #expect(try waiting.end() == 128 + signal)
+        #expect(!socketExists)
+        let running = try vmm("--program", "load_4:100000")
+        let trace = try tracing()
+        try waitForGuest(trace)
+        running.signal(signal)
+        #expect(try running.end() == 128 + signal)
+        #expect(try trace.end() == 0)
+    }
+
+    @Test("A socket of a VMM that was killed is replaced, one of a living VMM is not")
+    func staleSocket() throws {
+        try ModuleUnderTest.load()
+        let killed = try vmm()
+        try #require(eventually { socketExists })
+        killed.signal(SIGKILL)
+        try killed.end()
+        #expect(socketExists)
+        let next = try vmm("--program", "mixed:10", "--log-level", "info")
+        try #require(eventually { next.errorText.contains("waiting") })
+        let rival = try vmm()
+        #expect(try rival.end() == 1)
+        #expect(rival.errorText.contains("another VMM waits there"))
+        try expectAgreement(next, try emulation("scratch"))
+    }
+
+    @Test("Without the module the VMM says how to load it")
+    func moduleMissing() throws {
+        try ModuleUnderTest.unloadIfLoaded()
+        let vmm = try vmm()
+        #expect(try vmm.end() == 1)
+        #expect(vmm.errorText.contains("run `mmiofd module load`"))
+        #expect(!socketExists)
+    }
+
+    @Test("Without a VMM the emulation process says what to start")
+    func socketMissing() throws {
+        let emulation = try RunningCommand(["emulate", "scratch", "--socket", socket, "--wait", "0.1"])
+        #expect(try emulation.end() == 1)
+        #expect(emulation.errorText.contains("start one with `mmiofd vmm --socket \(socket)`"))
+    }
+
+    @Test("A comparison of costs covers all paths, and a bare exit is its own measure")
+    func costs() throws {
+        struct Comparison: Decodable {
+            struct Cost: Decodable {
+                let path: String
+                let ratio_to_exit_percent: Int
+            }
+            let costs: [Cost]
+        }
+        try ModuleUnderTest.load()
+        let command = try RunningCommand(["cost", "--count", "50", "--rounds", "2", "--json"])
+        #expect(try command.end() == 0, "\(command.errorText)")
+        let costs = try parse(Comparison.self, command.text).costs
+        #expect(costs.count == 7)
+        #expect(costs.prefix(2).allSatisfy { $0.ratio_to_exit_percent == 100 })
+        #expect(costs.allSatisfy { $0.ratio_to_exit_percent > 0 })
+    }
+}
