@@ -89,7 +89,7 @@ let package = Package(
             name: "Conformance",
             dependencies: [
                 "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule",
-                "LinuxSystem",
+                "LinuxSystem", system,
             ],
             swiftSettings: strict),
     ]
