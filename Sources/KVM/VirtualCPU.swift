@@ -49,6 +49,12 @@ public struct VirtualCPU: ~Copyable, Sendable {
         public let address: UInt64
         /// Bytes, 1 to 8, and not always a power of two: an access that crosses a page comes in two parts.
         public let length: Int
+
+        /// Names an access, to compare with.
+        public init(address: UInt64, length: Int) {
+            self.address = address
+            self.length = length
+        }
     }
 
     /// A guest's access to I/O ports: one, or with a string instruction several of the same kind to the same port.
@@ -59,6 +65,13 @@ public struct VirtualCPU: ~Copyable, Sendable {
         public let length: Int
         /// How many accesses, 1 or more.
         public let count: Int
+
+        /// Names an access, to compare with.
+        public init(port: UInt16, length: Int, count: Int) {
+            self.port = port
+            self.length = length
+            self.count = count
+        }
     }
 
     /// Why ``VirtualCPU/run()`` returned. C: `KVM_EXIT_*`.
