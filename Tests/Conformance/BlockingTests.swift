@@ -133,7 +133,7 @@ struct BlockingTests {
             let hung = try guest.begin(.deviceLoad())
             let late = try emulation.take(exactly: 1)
             let copy = Box(try emulation.duplicate())
-            let reader = try Task_.start { try copy.value.takeNow(1) }
+            let reader = try BackgroundTask { try copy.value.takeNow(1) }
             #expect(try guest.finish(hung) == 0xffff_ffff)
             try guest.control.setTimeout(.seconds(20))
             let load = try guest.begin(.deviceLoad())

@@ -39,7 +39,6 @@ struct FailureTests {
                 #expect(try emulation.poll(milliseconds: 0) == [.readable, .writable])
                 #expect(try emulation.takeNow().map(\.data) == [4])
                 #expect(throws: Errno.resourceTemporarilyUnavailable) { try emulation.takeNow() }
-                // Retired requests count as well: the process still has them.
             }
         }
     }
@@ -53,7 +52,7 @@ struct FailureTests {
                 let owed = try emulation.take(exactly: 2)
                 try guest.perform(.deviceStore(2))
                 let copy = Box(try emulation.duplicate())
-                let reader = try Task_.start { try copy.value.takeNow() }
+                let reader = try BackgroundTask { try copy.value.takeNow() }
                 #expect(!eventually(within: .milliseconds(100)) { reader.hasEnded })
                 try emulation.reply(owed[0])
                 #expect(try reader.join().map(\.data) == [2])
@@ -88,8 +87,8 @@ struct FailureTests {
                 let unread = try guest.begin(.deviceLoad(4, 0x20), on: 1)
                 try guest.perform(.deviceStore(2), on: 2)
                 let waiting = try guest.begin(.deviceStore(3), on: 2)
-                for (ticket, vcpu) in [(read, 0), (unread, 1), (waiting, 2), (behind, 3)] as [(_, UInt32)] {
-                    try guest.expectWaiting(ticket, on: vcpu)
+                for (vcpu, ticket) in [read, unread, waiting, behind].enumerated() {
+                    try guest.expectWaiting(ticket, on: UInt32(vcpu))
                 }
                 close(emulation)
                 #expect(try guest.finish(read, on: 0) == 0xffff_ffff)

@@ -43,6 +43,7 @@ final class ForwardedGuest: Sendable {
         log = exits
         programs = try (0..<UInt32(vcpus)).map { index in
             try guest.start(.mailbox, .init(target: 0, count: 0), on: index) { exit, vcpu in
+                guard exit != .interrupted else { return }
                 exits.add(exit)
                 vcpu.setLoadedValue(ForwardedGuest.unforwardedValue)
             }
@@ -58,6 +59,11 @@ final class ForwardedGuest: Sendable {
     private func end() throws {
         for index in 0..<UInt32(programs.count) { try guest.mailbox(of: index).end() }
         for program in programs { _ = try program.join() }
+    }
+
+    /// Sends a vCPU's thread a signal that ends its run as soon as that can end.
+    func interrupt(_ vcpu: Int) {
+        programs[vcpu].interrupter.interrupt()
     }
 
     /// Has a vCPU begin an access.
