@@ -57,7 +57,7 @@ struct kvm_user_device {
 	/* under kvm->slots_lock */
 	struct kvm_user_placement *ranges[KVM_USER_MAX_RANGES];
 
-	struct mutex read_mutex;
+	struct mutex read_mutex;	/* one reader at a time takes and copies */
 	wait_queue_head_t readable;
 
 	/* under queue.lock */

@@ -31,7 +31,7 @@ struct kvm_user_entry {
 };
 
 struct kvm_user_queue {
-	spinlock_t lock;
+	spinlock_t lock;		/* covers all below, and the device's own state */
 	u32 depth;
 	u32 posted;			/* stores in @pending */
 	u32 nr_sent;			/* entries in @sent */

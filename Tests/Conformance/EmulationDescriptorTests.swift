@@ -288,7 +288,7 @@ struct Forgery: Sendable, CustomTestStringConvertible {
 }
 
 /// Memory that ends where nothing is mapped.
-struct FaultingBuffer: ~Copyable {
+final class FaultingBuffer {
     private let mapping: MemoryMapping
     /// The buffer's first byte.
     let address: UInt

@@ -89,7 +89,7 @@ struct kvm_dev_user_pa_range {
 };
 
 /**
- * define KVM_USER_DEFAULT_TIMEOUT_NS - time limit of a new device: 5 s.
+ * define KVM_USER_DEFAULT_TIMEOUT_NS - time limit of a new device, 5 s
  */
 #define KVM_USER_DEFAULT_TIMEOUT_NS	5000000000ULL
 
@@ -103,9 +103,9 @@ struct kvm_dev_user_pa_range {
 #define KVM_USER_STORE	1
 
 /**
- * define KVM_USER_REQUEST_REDELIVERED - flag: this request was read before
+ * define KVM_USER_REQUEST_REDELIVERED - flag of a request that was read before
  *
- * It was, through an emulation descriptor that was closed without a reply to it.
+ * It was so through an emulation descriptor that was closed without a reply to it.
  */
 #define KVM_USER_REQUEST_REDELIVERED	(1U << 0)
 
