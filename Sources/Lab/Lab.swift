@@ -60,7 +60,7 @@ public struct LabMachine: Sendable {
         _ = signal(SIGPIPE, SIG_IGN)
         announce("booting \(boot.image.lastComponent?.string ?? "the kernel"), console log in \(console.string)")
         var result = try attempt(command, log: log, signals: signals)
-        if result == .bootStalled {
+        if case .bootStalled = result {
             announce("the boot stalled: nothing ran within \(configuration.bootLimit) s; trying once more")
             result = try attempt(command, log: log, signals: signals)
         }
@@ -91,9 +91,11 @@ public struct LabMachine: Sendable {
         let output = try Pipe()
         let console = try Pipe()
         let null = try openNull()
+        // Hanging up reaches QEMU alone, which ends; virtme-run waits for that and leaves nothing behind.
         let child = try ChildProcess(
-            cache.virtmeRun,
-            boot.arguments(running: script, standardError: directory.path.appending("stderr")),
+            "/usr/bin/env",
+            ["--ignore-signal=HUP", cache.virtmeRun.string]
+                + boot.arguments(running: script, standardError: directory.path.appending("stderr")),
             environment: environment(in: directory.path),
             descriptors: .init(
                 input: null.rawValue, output: output.writing.rawValue, error: console.writing.rawValue),
