@@ -67,7 +67,7 @@ public struct LabMachine: Sendable {
 
     /// Boots the VM with a root shell on this process's terminal.
     ///
-    /// - Returns: the exit status.
+    /// - Returns: virtme-ng's exit status: 0 however the shell ended, unless the VM could not be started.
     public func shell() throws(LabError) -> Int32 {
         let signals = try takeSignals([SIGCHLD])
         let directory = try TemporaryDirectory(in: cache.directory.appending("run"))
