@@ -6,7 +6,7 @@ import Glibc
 import LinuxSystem
 import SystemPackage
 
-/// A child process. Signals for the caller's terminal do not reach it when it leads a process group of its own.
+/// A child process that leads a process group of its own: signals from the caller's terminal do not reach it.
 struct ChildProcess {
     private let process: pid_t
 
@@ -19,12 +19,10 @@ struct ChildProcess {
 
     /// Starts a program. C: `posix_spawn`.
     ///
-    /// - Parameters:
-    ///   - environment: variables to change in a copy of this process's own.
-    ///   - ownGroup: whether it leads a new process group, which ``end(_:)`` needs.
+    /// - Parameter environment: variables to change in a copy of this process's own.
     init(
         _ program: FilePath, _ arguments: [String], environment: [String: String],
-        descriptors: StandardDescriptors, ownGroup: Bool
+        descriptors: StandardDescriptors
     ) throws(LabError) {
         var actions = unsafe posix_spawn_file_actions_t()
         _ = unsafe posix_spawn_file_actions_init(&actions)
@@ -43,7 +41,7 @@ struct ChildProcess {
         _ = unsafe sigaddset(&ignored, SIGPIPE)
         _ = unsafe posix_spawnattr_setsigmask(&attributes, &none)
         _ = unsafe posix_spawnattr_setsigdefault(&attributes, &ignored)
-        let flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | (ownGroup ? POSIX_SPAWN_SETPGROUP : 0)
+        let flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP
         _ = unsafe posix_spawnattr_setflags(&attributes, Int16(flags))
 
         var process: pid_t = 0
@@ -61,10 +59,25 @@ struct ChildProcess {
     /// - Returns: its exit status; 128 + n if signal n ended it.
     @discardableResult
     func wait() -> Int32 {
+        exitStatus(options: 0) ?? 0
+    }
+
+    /// Its exit status as ``wait()`` has it, or nil if it still runs. C: `waitpid(WNOHANG)`.
+    func statusIfEnded() -> Int32? {
+        exitStatus(options: WNOHANG)
+    }
+
+    private func exitStatus(options: CInt) -> Int32? {
         var status: CInt = 0
-        _ = try? systemCall(onInterrupt: .retry) { unsafe waitpid(process, &status, 0) }
+        let ended = try? systemCall(onInterrupt: .retry) { unsafe waitpid(process, &status, options) }
+        guard ended == process else { return nil }
         let signal = status & 0x7f
         return signal == 0 ? (status >> 8) & 0xff : 128 &+ signal
+    }
+
+    /// Makes its group the one that the terminal on standard input talks to, if there is one. C: `tcsetpgrp`.
+    func takeTerminal() {
+        _ = tcsetpgrp(STDIN_FILENO, process)
     }
 
     /// Sends a signal to the whole group. C: `kill`.
@@ -90,6 +103,6 @@ private func withCStrings<Result>(
     _ strings: [String], _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> Result
 ) -> Result {
     var pointers = unsafe strings.map { unsafe strdup($0) } + [nil]
-    defer { unsafe pointers.forEach { unsafe free($0) } }
+    defer { for index in unsafe pointers.indices { unsafe free(pointers[index]) } }
     return unsafe pointers.withUnsafeMutableBufferPointer { unsafe body($0.baseAddress!) }
 }
