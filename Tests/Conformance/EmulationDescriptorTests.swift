@@ -33,7 +33,7 @@ struct EmulationDescriptorTests {
             for value in 0..<4 { try guest.perform(.deviceStore(UInt128(value))) }
             #expect(try emulation.rawRead(count: count) == count / requestSize * requestSize)
             let rest = try emulation.takeNow()
-            #expect(rest.map(\.data) == (0..<4).map { UInt64($0) }.suffix(4 - count / requestSize))
+            #expect(rest.map(\.data) == Array(UInt64(count / requestSize)..<4))
         }
     }
 
@@ -43,7 +43,7 @@ struct EmulationDescriptorTests {
             let emulation = try guest.control.makeEmulationDescriptor()
             for value in 0..<100 { try guest.perform(.deviceStore(UInt128(value))) }
             let requests = try emulation.takeNow(128)
-            #expect(requests.map(\.data) == (0..<100).map { UInt64($0) })
+            #expect(requests.map(\.data) == Array(0..<UInt64(100)))
             let replies = requests.map { $0.reply() }
             #expect(try emulation.write(replies.span) == 100)
         }
@@ -66,7 +66,7 @@ struct EmulationDescriptorTests {
             let later = try FaultingBuffer(usable: 18 * 40 + 3)
             #expect(try emulation.rawRead(address: later.address, count: 4000) == 18 * 40)
             let rest = try emulation.take(exactly: 21)
-            #expect(rest.prefix(20).map(\.data) == (20..<40).map { UInt64($0) })
+            #expect(rest.prefix(20).map(\.data) == Array(UInt64(20)..<40))
             #expect(rest.last?.kind == .load)
             try emulation.reply(rest[20], 1)
             // The first 20 were read through memory and are owed: only the close completes the load.
@@ -104,13 +104,12 @@ struct EmulationDescriptorTests {
             let last = UInt64(0xffff)
             let readers = try (0..<4).map { _ in
                 try BackgroundTask {
-                    var seen: [UInt64] = []
-                    while true {
-                        let request = try emulation.value.takeNow(1)[0]
-                        seen.append(request.sequence)
-                        try emulation.value.reply(request)
-                        if request.data == last { return seen }
-                    }
+                    var seen: [ForwardedRequest] = []
+                    repeat {
+                        seen += try emulation.value.takeNow(1)
+                        try emulation.value.acknowledge(seen.suffix(1))
+                    } while seen.last?.data != last
+                    return seen.map(\.sequence)
                 }
             }
             for value in 0..<300 { try guest.perform(.deviceStore(UInt128(value)), on: UInt32(value % 2)) }
@@ -208,9 +207,9 @@ struct EmulationDescriptorTests {
             let first = try emulation.takeNow()[0]
             let load = try guest.begin(.deviceLoad())
             var refused = 0
-            for guess in 1...100 as ClosedRange<UInt64> where guess != first.sequence {
+            for guess in UInt64(1)...100 where guess != first.sequence {
                 let forged = ForwardedRequest(sequence: guess, .load, offset: 0, length: 4)
-                do throws(Errno) { try emulation.reply(forged, 1) } catch .invalidArgument { refused += 1 }
+                if (try? emulation.reply(forged, 1)) == nil { refused += 1 }
             }
             #expect(refused == 99)
             try guest.expectWaiting(load)

@@ -155,7 +155,7 @@ extension EmulationDescriptor {
     }
 
     /// Replies to some requests, in this order, and expects that all are accepted.
-    func acknowledge(_ requests: [ForwardedRequest]) throws {
+    func acknowledge(_ requests: some Sequence<ForwardedRequest>) throws {
         for request in requests { try reply(request) }
     }
 }
