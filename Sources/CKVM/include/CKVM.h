@@ -76,6 +76,10 @@ int ckvm_kick_signal(void);
 /// Gives that signal a handler that does nothing. -1 with errno, or 0.
 int ckvm_install_kick_handler(void);
 
+/// Lets that signal reach the calling thread. Threads of libdispatch block all signals, and those that they make
+/// inherit that.
+void ckvm_unblock_kick_signal(void);
+
 /// Sends that signal to a thread of this process. -1 with errno (ESRCH: no such thread), or 0.
 int ckvm_kick(pid_t thread);
 
