@@ -45,7 +45,8 @@ public struct CPUIDEntry: Hashable, Sendable {
 
     var raw: kvm_cpuid_entry2 {
         kvm_cpuid_entry2(
-            function: function, index: index, flags: indexMatters ? CKVM_CPUID_FLAG_SIGNIFICANT_INDEX : 0, eax: eax, ebx: ebx,
+            function: function, index: index, flags: indexMatters ? CKVM_CPUID_FLAG_SIGNIFICANT_INDEX : 0, eax: eax,
+            ebx: ebx,
             ecx: ecx, edx: edx, padding: (0, 0, 0))
     }
 

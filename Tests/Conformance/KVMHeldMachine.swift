@@ -7,9 +7,10 @@ import KVM
 /// Keeps one virtual machine with one vCPU for the life of the process.
 ///
 /// The first virtual machine of a system, and the first vCPU without a local APIC, patch the running kernel's code
-/// (`preempt_notifier_key`, `kvm_has_noapic_vcpu`), and so does the end of the last one. QEMU 7.2's multi-threaded TCG
-/// can keep a stale translation of a patched instruction; all CPUs of the lab then spin in the scheduler. A test run
-/// that makes a hundred virtual machines one after the other met that twice in three runs.
+/// (`preempt_notifier_key`, `kvm_has_noapic_vcpu`), and so does the end of the last one. Under QEMU 7.2's TCG both runs
+/// that made some sixty virtual machines one after the other ended with all CPUs spinning at a two-byte no-op in the
+/// scheduler's `finish_task_switch`, which looks like a stale translation of patched code; with one virtual machine
+/// held it has not been seen.
 final class KVMHeldMachine: Sendable {
     private let vcpu: VirtualCPU
 
