@@ -111,6 +111,7 @@ public struct VirtualCPU: ~Copyable, Sendable {
     public mutating func run() throws(KVMError) -> Exit {
         let thread = ckvm_thread_id()
         if shared.thread.load(ordering: .relaxed) != thread {
+            ckvm_unblock_kick_signal()
             // An interrupt() that still misses it has set immediate_exit before, which KVM_RUN then finds.
             shared.thread.store(thread, ordering: .sequentiallyConsistent)
         }
@@ -229,7 +230,8 @@ public struct VirtualCPU: ~Copyable, Sendable {
 
     /// A handle with which any thread can end ``run()``.
     ///
-    /// The first use in a process gives SIGRTMIN a handler that does nothing.
+    /// The first use in a process gives SIGRTMIN a handler that does nothing; ``run()`` unblocks that signal in its
+    /// thread.
     public var interrupter: VirtualCPUInterrupter {
         precondition(VirtualCPUInterrupter.isReady, "sigaction refuses SIGRTMIN a handler")
         return VirtualCPUInterrupter(run: shared)

@@ -15,14 +15,14 @@ import Testing
 
     /// Fails, and does not skip, where there is no KVM.
     init() throws {
-        system = try KVMSystem()
+        system = try KVMHeldMachine.system()
     }
 
     /// Runs a program on one vCPU and checks every access, every loaded value and the checksum.
     private func check(_ program: GuestProgram, _ arguments: GuestProgram.Arguments) throws {
         let accesses = Array(program.accesses(arguments))
         let expected = KVMReferenceDevice.loadedValues(accesses)
-        let guest = try GuestMachine(in: system.makeVirtualMachine(), vcpus: 1, capacity: max(expected.count, 2048))
+        let guest = try GuestMachine(in: system.makeVirtualMachine(), vcpus: 1, capacity: max(expected.count, 4096))
         let device = KVMReferenceDevice(accesses)
         var vcpu = try guest.makeVirtualCPU(index: 0)
         try guest.load(program, arguments, on: &vcpu)
