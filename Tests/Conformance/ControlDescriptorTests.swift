@@ -16,7 +16,7 @@ struct ControlDescriptorTests {
 
     init() throws {
         try ModuleUnderTest.load()
-        machine = try KVMSystem().makeVirtualMachine()
+        machine = try KVMHeldMachine.system().makeVirtualMachine()
     }
 
     private func makeDevice() throws -> ControlDescriptor {

@@ -44,8 +44,7 @@ struct EmulationDescriptorTests {
             for value in 0..<100 { try guest.perform(.deviceStore(UInt128(value))) }
             let requests = try emulation.takeNow(128)
             #expect(requests.map(\.data) == Array(0..<UInt64(100)))
-            let replies = requests.map { $0.reply() }
-            #expect(try emulation.write(replies.span) == 100)
+            #expect(try emulation.send(requests.map { $0.reply() }) == 100)
         }
     }
 
@@ -180,7 +179,7 @@ struct EmulationDescriptorTests {
             var raw = request.raw
             forgery.forge(&raw)
             let forged = [ForwardedReply(raw: raw)]
-            #expect(throws: Errno.invalidArgument) { try emulation.write(forged.span) }
+            #expect(throws: Errno.invalidArgument) { try emulation.send(forged) }
             try guest.expectWaiting(load)
             try emulation.reply(request, 21)
             #expect(try guest.finish(load) == 21)
@@ -227,11 +226,10 @@ struct EmulationDescriptorTests {
             let requests = try emulation.takeNow()
             var replies = requests.map { $0.reply() }
             replies[good] = ForwardedRequest(sequence: UInt64.max, .store, offset: 0, length: 4).reply()
-            #expect(try emulation.write(replies.span) == good)
-            let rest = replies.span.extracting(good..<40)
-            #expect(throws: Errno.invalidArgument) { try emulation.write(rest) }
-            replies[good] = requests[good].reply()
-            #expect(try emulation.write(replies.span.extracting(good..<40)) == 40 - good)
+            #expect(try emulation.send(replies) == good)
+            let rest = Array(replies.dropFirst(good))
+            #expect(throws: Errno.invalidArgument) { try emulation.send(rest) }
+            try emulation.acknowledge(requests.dropFirst(good))
         }
     }
 
@@ -246,8 +244,7 @@ struct EmulationDescriptorTests {
             raw.offset = 99
             raw.cpu = 99
             raw.flags = KVM_USER_REQUEST_REDELIVERED
-            let reply = [ForwardedReply(raw: raw)]
-            #expect(try emulation.write(reply.span) == 1)
+            #expect(try emulation.send([ForwardedReply(raw: raw)]) == 1)
             #expect(try guest.finish(load) == 0x8877_6655_4433_2211 & ForwardedRequest.mask(length))
         }
     }

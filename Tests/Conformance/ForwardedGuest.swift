@@ -33,7 +33,7 @@ final class ForwardedGuest: Sendable {
 
     private init(vcpus: Int, timeout: Duration?) throws {
         try ModuleUnderTest.load()
-        let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: vcpus)
+        let guest = try GuestMachine(in: try KVMHeldMachine.system().makeVirtualMachine(), vcpus: vcpus)
         self.guest = guest
         control = try ControlDescriptor(in: guest.machine)
         try control.setTimeout(timeout)
@@ -150,8 +150,12 @@ extension EmulationDescriptor {
 
     /// Replies to one request.
     func reply(_ request: ForwardedRequest, _ value: UInt64 = 0) throws(Errno) {
-        let reply = [request.reply(value)]
-        _ = try write(reply.span)
+        _ = try send([request.reply(value)])
+    }
+
+    /// Writes replies; gives how many were accepted.
+    func send(_ replies: [ForwardedReply]) throws(Errno) -> Int {
+        try write(replies.span)
     }
 
     /// Replies to some requests, in this order, and expects that all are accepted.
