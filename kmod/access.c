@@ -21,11 +21,12 @@ static void kvm_user_give_up(struct kvm_user_device *dev, u32 cpu, int reason)
 
 	lockdep_assert_held(&dev->queue.lock);
 
-	trace_kvm_user_retired(dev->id, cpu, score->wait_for, reason);
+	trace_kvm_user_retired(dev->id, cpu, score, reason);
 	dev->counters[store ? KVM_USER_DROPPED : KVM_USER_ALL_ONES]++;
 	dev->counters[reason == -ETIME ? KVM_USER_TIMEOUTS : KVM_USER_KILLED]++;
+	/* A thread that waits in read, and may be sent something, is alive. */
 	if (reason == -ETIME)
-		dev->stalled = true;
+		dev->stalled = !dev->nr_readers || dev->queue.nr_sent >= dev->queue.depth;
 	if (score->entry)
 		kvm_user_queue_retire(&dev->queue, score->entry);
 	kvm_user_score_release(score, KVM_USER_ALL_ONES_DATA);
@@ -58,7 +59,7 @@ static void kvm_user_wait(struct kvm_user_device *dev, struct kvm_vcpu *vcpu)
 	if (late) {
 		pr_warn_ratelimited("device %u: vCPU %u timed out, no reply in time\n",
 				    dev->id, cpu);
-		/* A process that waits for requests is alive: let it say so. */
+		/* One that waits in poll gets the chance to say so. */
 		kvm_user_wake_reader(dev);
 	}
 	trace_kvm_user_resumed(dev->id, cpu, ret);
@@ -76,12 +77,15 @@ kvm_user_request(struct kvm_vcpu *vcpu, u32 type, u32 range_id, u64 offset, int 
 	};
 }
 
-/*
- * Queues the request and says what the vCPU has to wait for.  Returns false if
- * nobody will ever answer it.
- */
-static bool kvm_user_queue_up(struct kvm_user_device *dev,
-			      const struct kvm_user_request *request)
+/* What becomes of a vCPU that made an access. */
+enum kvm_user_course {
+	KVM_USER_LOST,		/* nobody will ever answer it */
+	KVM_USER_GOES_ON,	/* a posted store */
+	KVM_USER_SLEEPS,	/* until kvm_user_wait() returns */
+};
+
+static enum kvm_user_course
+kvm_user_queue_up(struct kvm_user_device *dev, const struct kvm_user_request *request)
 {
 	struct kvm_user_score *score = &dev->scores[request->cpu];
 	bool store = request->type == KVM_USER_STORE;
@@ -90,48 +94,49 @@ static bool kvm_user_queue_up(struct kvm_user_device *dev,
 	lockdep_assert_held(&dev->queue.lock);
 
 	/* A stalled device still takes what it has space for: nobody waits. */
-	if (!dev->open || (dev->stalled && (!store || dev->queue.posted >= dev->queue.depth)))
-		return false;
+	if (!dev->open ||
+	    (dev->stalled && (!store || kvm_user_queue_full(&dev->queue))))
+		return KVM_USER_LOST;
 	entry = kvm_user_queue_add(&dev->queue, request);
 	if (!entry)
-		return false;
+		return KVM_USER_LOST;
 
 	if (entry->state == KVM_USER_WAITING) {
 		dev->counters[KVM_USER_SPACE_WAITS]++;
 		kvm_user_score_await(score, KVM_USER_SPACE, entry);
-		return true;
+		return KVM_USER_SLEEPS;
 	}
 	dev->counters[KVM_USER_REQUESTS]++;
 	trace_kvm_user_queued(dev->id, &entry->request);
 	if (store) {
 		dev->counters[KVM_USER_POSTED]++;
 		score->posted++;
-	} else {
-		kvm_user_score_await(score, KVM_USER_REPLY, entry);
+		return KVM_USER_GOES_ON;
 	}
-	return true;
+	kvm_user_score_await(score, KVM_USER_REPLY, entry);
+	return KVM_USER_SLEEPS;
 }
 
-/* Sends a request on its way and waits if it has to. */
+/* Sends a request on its way and waits if it has to; false if it is lost. */
 static bool kvm_user_forward(struct kvm_user_device *dev, struct kvm_vcpu *vcpu,
 			     const struct kvm_user_request *request)
 {
 	bool store = request->type == KVM_USER_STORE;
-	bool queued, readable, wait;
+	enum kvm_user_course course;
+	bool readable;
 
 	spin_lock(&dev->queue.lock);
-	queued = kvm_user_queue_up(dev, request);
-	if (!queued)
+	course = kvm_user_queue_up(dev, request);
+	if (course == KVM_USER_LOST)
 		dev->counters[store ? KVM_USER_DROPPED : KVM_USER_ALL_ONES]++;
-	wait = dev->scores[request->cpu].wait_for != KVM_USER_NOTHING;
 	readable = kvm_user_queue_readable(&dev->queue);
 	spin_unlock(&dev->queue.lock);
 
-	if (queued && readable)
+	if (readable)
 		kvm_user_wake_reader(dev);
-	if (wait)
+	if (course == KVM_USER_SLEEPS)
 		kvm_user_wait(dev, vcpu);
-	return queued;
+	return course != KVM_USER_LOST;
 }
 
 /**
@@ -197,26 +202,46 @@ void kvm_user_admit(struct kvm_user_device *dev)
  * @dev: the device, with queue.lock held
  * @reply: as user space wrote it
  *
- * Return: as kvm_user_queue_reply().
+ * Return: 0; -EINVAL if it answers no request that was sent; -ESTALE if the
+ * vCPU does not wait for it any more.  An error changes nothing.
  */
 int kvm_user_reply(struct kvm_user_device *dev, const struct kvm_user_request *reply)
 {
+	struct kvm_user_entry *entry = kvm_user_queue_match(&dev->queue, reply);
 	struct kvm_user_score *score;
-	u32 cpu;
-	int ret;
 
-	ret = kvm_user_queue_reply(&dev->queue, reply, &cpu);
-	trace_kvm_user_replied(dev->id, reply, ret);
-	if (ret) {
-		dev->counters[ret == -ESTALE ? KVM_USER_LATE : KVM_USER_INVALID]++;
-		return ret;
-	}
-	score = &dev->scores[cpu];
+	if (!entry)
+		return -EINVAL;
+	if (entry->state == KVM_USER_RETIRED)
+		return -ESTALE;
+
+	trace_kvm_user_replied(dev->id, reply, 0);
+	score = &dev->scores[entry->request.cpu];
+	kvm_user_queue_done(&dev->queue, entry);
 	if (reply->type == KVM_USER_LOAD)
 		kvm_user_score_load_done(score, reply->data);
 	else
 		kvm_user_score_store_done(score);
 	return 0;
+}
+
+/**
+ * kvm_user_reject - user space is told that kvm_user_reply() failed
+ * @dev: the device, with queue.lock held
+ * @reply: as user space wrote it
+ * @error: what it is told
+ *
+ * With -ESTALE the reply has come, and the request leaves the sent queue.
+ */
+void kvm_user_reject(struct kvm_user_device *dev, const struct kvm_user_request *reply,
+		     int error)
+{
+	struct kvm_user_entry *entry = kvm_user_queue_match(&dev->queue, reply);
+
+	trace_kvm_user_replied(dev->id, reply, error);
+	dev->counters[error == -ESTALE ? KVM_USER_LATE : KVM_USER_INVALID]++;
+	if (error == -ESTALE && entry)
+		kvm_user_queue_done(&dev->queue, entry);
 }
 
 /**

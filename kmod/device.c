@@ -5,6 +5,7 @@
 #include <linux/fcntl.h>
 #include <linux/jiffies.h>
 #include <linux/kvm_user.h>
+#include <linux/math64.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/slab.h>
@@ -35,8 +36,8 @@ MODULE_PARM_DESC(queue_depth, "posted stores, and sent requests, that a new devi
 
 static long kvm_user_jiffies(u64 ns)
 {
-	/* One more: the current jiffy has begun. */
-	return ns ? nsecs_to_jiffies64(ns) + 1 : MAX_SCHEDULE_TIMEOUT;
+	/* Two more: one for the part that is cut off, one for the jiffy that has begun. */
+	return ns ? div_u64(ns, TICK_NSEC) + 2 : MAX_SCHEDULE_TIMEOUT;
 }
 
 static void kvm_user_device_free(struct kvm_user_device *dev)

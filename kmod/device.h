@@ -57,7 +57,7 @@ struct kvm_user_device {
 	/* under kvm->slots_lock */
 	struct kvm_user_placement *ranges[KVM_USER_MAX_RANGES];
 
-	struct mutex read_mutex;
+	struct mutex read_mutex;	/* one reader at a time takes and copies */
 	wait_queue_head_t readable;
 
 	/* under queue.lock */
@@ -67,6 +67,7 @@ struct kvm_user_device {
 	bool open;			/* there is an emulation descriptor */
 	bool dead;			/* the VM is gone */
 	bool stalled;			/* timed out, and no sign of life since */
+	u32 nr_readers;			/* threads that wait in read */
 	u64 counters[KVM_USER_NR_COUNTERS];
 
 	struct dentry *debugfs;
@@ -87,6 +88,8 @@ void kvm_user_store(struct kvm_user_device *dev, struct kvm_vcpu *vcpu, u32 rang
 		    u64 offset, int len, const void *val);
 void kvm_user_admit(struct kvm_user_device *dev);
 int kvm_user_reply(struct kvm_user_device *dev, const struct kvm_user_request *reply);
+void kvm_user_reject(struct kvm_user_device *dev, const struct kvm_user_request *reply,
+		     int error);
 void kvm_user_abort(struct kvm_user_device *dev);
 
 /* emulation.c */

@@ -6,7 +6,7 @@
 #include <linux/fs.h>
 #include <linux/module.h>
 #include <linux/poll.h>
-#include <linux/uaccess.h>
+#include <linux/uio.h>
 
 #include "device.h"
 #include "trace.h"
@@ -16,23 +16,54 @@
 
 #define KVM_USER_REQUEST_SIZE	sizeof(struct kvm_user_request)
 
-/* Called without a lock, with the change that it is about already made. */
+/**
+ * kvm_user_wake_reader - wake a thread that waits for requests
+ * @dev: the device; what the thread waits for has been done under queue.lock
+ */
 void kvm_user_wake_reader(struct kvm_user_device *dev)
 {
 	if (wq_has_sleeper(&dev->readable))
 		wake_up_interruptible_poll(&dev->readable, EPOLLIN | EPOLLRDNORM);
 }
 
-/* Whether a read has something to say now.  To ask is a sign of life (B3). */
+/* The emulation process did something: it does not hang (B3). */
+static void kvm_user_alive(struct kvm_user_device *dev)
+{
+	spin_lock(&dev->queue.lock);
+	dev->stalled = false;
+	spin_unlock(&dev->queue.lock);
+}
+
+/*
+ * Whether a read has something to say now.  Asked by a thread that waits for
+ * requests; it is alive, unless what it owes keeps it from being sent any.
+ */
 static bool kvm_user_readable(struct kvm_user_device *dev)
 {
 	bool readable;
 
 	spin_lock(&dev->queue.lock);
-	dev->stalled = false;
+	if (dev->queue.nr_sent < dev->queue.depth)
+		dev->stalled = false;
 	readable = kvm_user_queue_readable(&dev->queue) || dev->dead;
 	spin_unlock(&dev->queue.lock);
 	return readable;
+}
+
+static int kvm_user_wait_readable(struct kvm_user_device *dev)
+{
+	int ret;
+
+	spin_lock(&dev->queue.lock);
+	dev->nr_readers++;
+	spin_unlock(&dev->queue.lock);
+
+	ret = wait_event_interruptible_exclusive(dev->readable, kvm_user_readable(dev));
+
+	spin_lock(&dev->queue.lock);
+	dev->nr_readers--;
+	spin_unlock(&dev->queue.lock);
+	return ret;
 }
 
 /* Commits the first @count requests of a batch, and puts the rest back. */
@@ -50,30 +81,28 @@ static void kvm_user_sent(struct kvm_user_device *dev,
 }
 
 /* Copies what is pending.  Returns bytes, 0 if nothing was, or -EFAULT. */
-static ssize_t kvm_user_deliver(struct kvm_user_device *dev, char __user *buf,
-				size_t room)
+static ssize_t kvm_user_deliver(struct kvm_user_device *dev, struct iov_iter *to)
 {
 	struct kvm_user_request batch[KVM_USER_BATCH];
 	size_t done = 0;
 
 	lockdep_assert_held(&dev->read_mutex);
 
-	while (done < room) {
+	while (iov_iter_count(to) >= KVM_USER_REQUEST_SIZE) {
+		size_t room = iov_iter_count(to) / KVM_USER_REQUEST_SIZE;
 		u32 taken, whole;
-		size_t left;
 
 		spin_lock(&dev->queue.lock);
 		taken = kvm_user_queue_take(&dev->queue, batch,
-					    min_t(size_t, room - done, KVM_USER_BATCH));
+					    min_t(size_t, room, KVM_USER_BATCH));
 		spin_unlock(&dev->queue.lock);
 		if (!taken)
 			break;
-		left = copy_to_user(buf + done * KVM_USER_REQUEST_SIZE, batch,
-				    taken * KVM_USER_REQUEST_SIZE);
-		whole = taken - DIV_ROUND_UP(left, KVM_USER_REQUEST_SIZE);
+		whole = copy_to_iter(batch, taken * KVM_USER_REQUEST_SIZE, to) /
+			KVM_USER_REQUEST_SIZE;
 		kvm_user_sent(dev, batch, whole, taken);
 		done += whole;
-		if (left)
+		if (whole < taken)
 			return done ? done * KVM_USER_REQUEST_SIZE : -EFAULT;
 	}
 	return done * KVM_USER_REQUEST_SIZE;
@@ -81,39 +110,54 @@ static ssize_t kvm_user_deliver(struct kvm_user_device *dev, char __user *buf,
 
 /* As kvm_user_deliver(), for one reader at a time: batches go out in order. */
 static ssize_t kvm_user_deliver_in_turn(struct kvm_user_device *dev,
-					char __user *buf, size_t room)
+					struct iov_iter *to, bool wait)
 {
 	ssize_t ret;
 
-	if (mutex_lock_interruptible(&dev->read_mutex))
-		return -ERESTARTSYS;
-	ret = kvm_user_deliver(dev, buf, room);
+	if (!mutex_trylock(&dev->read_mutex)) {
+		if (!wait)
+			return -EAGAIN;
+		if (mutex_lock_interruptible(&dev->read_mutex))
+			return -ERESTARTSYS;
+	}
+	ret = kvm_user_deliver(dev, to);
 	mutex_unlock(&dev->read_mutex);
 	return ret;
 }
 
-static ssize_t kvm_user_read(struct file *file, char __user *buf, size_t count,
-			     loff_t *ppos)
+static ssize_t kvm_user_fetch(struct kvm_user_device *dev, struct iov_iter *to, bool wait)
 {
-	struct kvm_user_device *dev = file->private_data;
-	size_t room = count / KVM_USER_REQUEST_SIZE;
-	ssize_t ret;
+	for (;;) {
+		/* Before the delivery: what was queued until then is in it. */
+		bool dead = READ_ONCE(dev->dead);
+		ssize_t ret;
 
-	if (!room)
-		return -EINVAL;
-	do {
 		if (!kvm_user_readable(dev)) {
-			if (file->f_flags & O_NONBLOCK)
+			if (!wait)
 				return -EAGAIN;
-			ret = wait_event_interruptible_exclusive(dev->readable,
-								 kvm_user_readable(dev));
+			ret = kvm_user_wait_readable(dev);
 			if (ret)
 				return ret;
 		}
-		ret = kvm_user_deliver_in_turn(dev, buf, room);
-	} while (!ret && !READ_ONCE(dev->dead));
+		ret = kvm_user_deliver_in_turn(dev, to, wait);
+		if (ret || dead)
+			return ret;
+	}
+}
 
-	/* This wake-up may have been for more than this read took. */
+static ssize_t kvm_user_read(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct kvm_user_device *dev = iocb->ki_filp->private_data;
+	bool wait = !(iocb->ki_filp->f_flags & O_NONBLOCK) &&
+		    !(iocb->ki_flags & IOCB_NOWAIT);
+	ssize_t ret;
+
+	if (iov_iter_count(to) < KVM_USER_REQUEST_SIZE)
+		return -EINVAL;
+	kvm_user_alive(dev);
+	ret = kvm_user_fetch(dev, to, wait);
+
+	/* The wake-up may have been for more than this read took. */
 	if (kvm_user_readable(dev))
 		kvm_user_wake_reader(dev);
 	return ret;
@@ -142,34 +186,48 @@ static ssize_t kvm_user_accept(struct kvm_user_device *dev,
 	return i ? i : ret;
 }
 
-static ssize_t kvm_user_write(struct file *file, const char __user *buf, size_t count,
-			      loff_t *ppos)
+/* Says that the first reply of a write is bad. */
+static ssize_t kvm_user_refuse(struct kvm_user_device *dev,
+			       const struct kvm_user_request *reply, int error)
 {
-	struct kvm_user_device *dev = file->private_data;
-	struct kvm_user_request batch[KVM_USER_BATCH];
-	size_t done = 0, total = count / KVM_USER_REQUEST_SIZE;
-	ssize_t ret = 0;
+	bool readable;
 
-	if (count % KVM_USER_REQUEST_SIZE)
+	spin_lock(&dev->queue.lock);
+	kvm_user_reject(dev, reply, error);
+	readable = kvm_user_queue_readable(&dev->queue);
+	spin_unlock(&dev->queue.lock);
+	if (readable)
+		kvm_user_wake_reader(dev);
+	return error;
+}
+
+static ssize_t kvm_user_write(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct kvm_user_device *dev = iocb->ki_filp->private_data;
+	struct kvm_user_request batch[KVM_USER_BATCH];
+	size_t done = 0;
+
+	if (iov_iter_count(from) % KVM_USER_REQUEST_SIZE)
 		return -EINVAL;
-	/* A sign of life (B3). */
-	kvm_user_readable(dev);
 	if (READ_ONCE(dev->dead))
 		return -ENODEV;
+	kvm_user_alive(dev);
 
-	while (done < total) {
-		u32 want = min_t(size_t, total - done, KVM_USER_BATCH);
-		size_t left = copy_from_user(batch, buf + done * KVM_USER_REQUEST_SIZE,
-					     want * KVM_USER_REQUEST_SIZE);
-		u32 whole = want - DIV_ROUND_UP(left, KVM_USER_REQUEST_SIZE);
+	while (iov_iter_count(from)) {
+		u32 want = min_t(size_t, KVM_USER_BATCH,
+				 iov_iter_count(from) / KVM_USER_REQUEST_SIZE);
+		u32 whole = copy_from_iter(batch, want * KVM_USER_REQUEST_SIZE, from) /
+			    KVM_USER_REQUEST_SIZE;
+		ssize_t accepted = whole ? kvm_user_accept(dev, batch, whole) : -EFAULT;
 
-		ret = whole ? kvm_user_accept(dev, batch, whole) : -EFAULT;
-		if (ret > 0)
-			done += ret;
-		if (ret != want)
+		if (accepted > 0)
+			done += accepted;
+		else if (!done)
+			return whole ? kvm_user_refuse(dev, batch, accepted) : accepted;
+		if (accepted != want)
 			break;
 	}
-	return done ? done * KVM_USER_REQUEST_SIZE : ret;
+	return done * KVM_USER_REQUEST_SIZE;
 }
 
 static __poll_t kvm_user_poll(struct file *file, poll_table *wait)
@@ -180,7 +238,8 @@ static __poll_t kvm_user_poll(struct file *file, poll_table *wait)
 	poll_wait(file, &dev->readable, wait);
 
 	spin_lock(&dev->queue.lock);
-	dev->stalled = false;
+	if (dev->queue.nr_sent < dev->queue.depth)
+		dev->stalled = false;
 	if (kvm_user_queue_readable(&dev->queue))
 		events |= EPOLLIN | EPOLLRDNORM;
 	if (dev->dead)
@@ -215,8 +274,8 @@ static int kvm_user_release(struct inode *inode, struct file *file)
 
 static const struct file_operations kvm_user_emulation_fops = {
 	.owner = THIS_MODULE,
-	.read = kvm_user_read,
-	.write = kvm_user_write,
+	.read_iter = kvm_user_read,
+	.write_iter = kvm_user_write,
 	.poll = kvm_user_poll,
 	.unlocked_ioctl = kvm_user_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,

@@ -145,18 +145,21 @@ int kvm_user_bus_add(struct kvm *kvm, enum kvm_bus bus, gpa_t addr, int len,
  *
  * On return no access is in @io's handlers but those that sleep outside of
  * kvm->srcu.  KVM may have run @io's destructor; later kernels do, earlier ones
- * do not.  Where KVM has no memory for the smaller bus it removes the bus.
+ * do not.
+ *
+ * Return: 0, or -ENOMEM if KVM had no memory for the smaller bus: the bus and
+ * all that was on it are gone.
  */
-void kvm_user_bus_remove(struct kvm *kvm, enum kvm_bus bus, struct kvm_io_device *io)
+int kvm_user_bus_remove(struct kvm *kvm, enum kvm_bus bus, struct kvm_io_device *io)
 {
 	lockdep_assert_held(&kvm->slots_lock);
 
-	kvm_user_call(kvm_io_bus_unregister_dev)(kvm, bus, io);
+	return kvm_user_call(kvm_io_bus_unregister_dev)(kvm, bus, io);
 }
 
 #ifdef KVM_USER_TEST
 static bool hold_srcu;
-module_param(hold_srcu, bool, 0644);
+module_param(hold_srcu, bool, 0444);
 MODULE_PARM_DESC(hold_srcu, "break rule B1: sleep inside kvm->srcu");
 #else
 #define hold_srcu	false

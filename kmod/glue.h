@@ -14,7 +14,7 @@ void kvm_user_glue_exit(void);
 
 int kvm_user_bus_add(struct kvm *kvm, enum kvm_bus bus, gpa_t addr, int len,
 		     struct kvm_io_device *io);
-void kvm_user_bus_remove(struct kvm *kvm, enum kvm_bus bus, struct kvm_io_device *io);
+int kvm_user_bus_remove(struct kvm *kvm, enum kvm_bus bus, struct kvm_io_device *io);
 
 void kvm_user_leave_srcu(struct kvm_vcpu *vcpu) __releases(&vcpu->kvm->srcu);
 void kvm_user_enter_srcu(struct kvm_vcpu *vcpu) __acquires(&vcpu->kvm->srcu);

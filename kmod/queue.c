@@ -16,7 +16,7 @@
  * @depth: bound of the posted stores and of the sent requests, at least 1
  * @nr_vcpus: how many vCPUs may have a load or a waiting store at a time
  *
- * Return: 0, or -ENOMEM.
+ * Return: 0, or -ENOMEM; kvm_user_queue_destroy() is owed either way.
  */
 int kvm_user_queue_init(struct kvm_user_queue *queue, u32 depth, u32 nr_vcpus)
 {
@@ -38,10 +38,8 @@ int kvm_user_queue_init(struct kvm_user_queue *queue, u32 depth, u32 nr_vcpus)
 				GFP_KERNEL_ACCOUNT);
 	queue->entries = kvcalloc(count, sizeof(*queue->entries),
 				  GFP_KERNEL_ACCOUNT);
-	if (!queue->table || !queue->entries) {
-		kvm_user_queue_destroy(queue);
+	if (!queue->table || !queue->entries)
 		return -ENOMEM;
-	}
 	for (i = 0; i < count; i++)
 		list_add_tail(&queue->entries[i].node, &queue->free);
 	return 0;
@@ -118,6 +116,19 @@ static u64 kvm_user_queue_next_seq(struct kvm_user_queue *queue)
 }
 
 /**
+ * kvm_user_queue_full - would a store have to wait for space?
+ * @queue: the device's queue
+ *
+ * Return: true also if there is space, but older stores wait for it.
+ */
+bool kvm_user_queue_full(const struct kvm_user_queue *queue)
+{
+	lockdep_assert_held(&queue->lock);
+
+	return queue->posted >= queue->depth || !list_empty(&queue->waiting);
+}
+
+/**
  * kvm_user_queue_add - accept a guest's access
  * @queue: the device's queue
  * @request: all but the sequence number
@@ -142,8 +153,7 @@ kvm_user_queue_add(struct kvm_user_queue *queue,
 		return NULL;
 	entry->request = *request;
 	entry->request.seq = kvm_user_queue_next_seq(queue);
-	if (request->type == KVM_USER_STORE &&
-	    (queue->posted >= queue->depth || !list_empty(&queue->waiting))) {
+	if (request->type == KVM_USER_STORE && kvm_user_queue_full(queue)) {
 		entry->state = KVM_USER_WAITING;
 		list_move_tail(&entry->node, &queue->waiting);
 	} else {
@@ -223,7 +233,8 @@ u32 kvm_user_queue_take(struct kvm_user_queue *queue,
  * @count: how many of them
  *
  * They are pending again, in their old order and before all others.  One that
- * was replied to or retired meanwhile does not come back.
+ * was replied to or retired meanwhile does not come back.  With the stores that
+ * were accepted meanwhile, more than @depth may be pending until they are read.
  */
 void kvm_user_queue_put_back(struct kvm_user_queue *queue,
 			     const struct kvm_user_request *requests, u32 count)
@@ -247,37 +258,41 @@ void kvm_user_queue_put_back(struct kvm_user_queue *queue,
 }
 
 /**
- * kvm_user_queue_reply - match a reply with the request that was sent
+ * kvm_user_queue_match - find the request that a reply answers
  * @queue: the device's queue
  * @reply: as user space wrote it
- * @cpu: index of the vCPU whose request it was, where 0 is returned
  *
- * A request that was matched, retired or not, leaves the sent queue.
- *
- * Return: 0; -EINVAL if no such request was sent, or if it differs from it;
- * -ESTALE if it was retired.
+ * Return: the entry, SENT or RETIRED; NULL if no such request was sent, or if
+ * the reply differs from it.
  */
-int kvm_user_queue_reply(struct kvm_user_queue *queue,
-			 const struct kvm_user_request *reply, u32 *cpu)
+struct kvm_user_entry *
+kvm_user_queue_match(struct kvm_user_queue *queue,
+		     const struct kvm_user_request *reply)
 {
 	struct kvm_user_entry *entry;
-	bool retired;
 
 	lockdep_assert_held(&queue->lock);
 
 	entry = kvm_user_queue_find(queue, reply->seq);
-	if (!entry)
-		return -EINVAL;
-	if (reply->type != entry->request.type ||
+	if (!entry ||
+	    reply->type != entry->request.type ||
 	    reply->len != entry->request.len ||
 	    reply->range_id != entry->request.range_id ||
 	    reply->flags & ~KVM_USER_REQUEST_FLAGS)
-		return -EINVAL;
+		return NULL;
+	return entry;
+}
 
-	retired = entry->state == KVM_USER_RETIRED;
-	*cpu = entry->request.cpu;
+/**
+ * kvm_user_queue_done - the reply to a request has come
+ * @queue: the device's queue
+ * @entry: SENT or RETIRED
+ */
+void kvm_user_queue_done(struct kvm_user_queue *queue, struct kvm_user_entry *entry)
+{
+	lockdep_assert_held(&queue->lock);
+
 	kvm_user_queue_free(queue, entry);
-	return retired ? -ESTALE : 0;
 }
 
 /**

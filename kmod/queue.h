@@ -31,7 +31,7 @@ struct kvm_user_entry {
 };
 
 struct kvm_user_queue {
-	spinlock_t lock;
+	spinlock_t lock;		/* covers all below, and the device's own state */
 	u32 depth;
 	u32 posted;			/* stores in @pending */
 	u32 nr_sent;			/* entries in @sent */
@@ -48,6 +48,7 @@ struct kvm_user_queue {
 int kvm_user_queue_init(struct kvm_user_queue *queue, u32 depth, u32 nr_vcpus);
 void kvm_user_queue_destroy(struct kvm_user_queue *queue);
 
+bool kvm_user_queue_full(const struct kvm_user_queue *queue);
 struct kvm_user_entry *
 kvm_user_queue_add(struct kvm_user_queue *queue,
 		   const struct kvm_user_request *request);
@@ -57,8 +58,10 @@ u32 kvm_user_queue_take(struct kvm_user_queue *queue,
 			struct kvm_user_request *requests, u32 count);
 void kvm_user_queue_put_back(struct kvm_user_queue *queue,
 			     const struct kvm_user_request *requests, u32 count);
-int kvm_user_queue_reply(struct kvm_user_queue *queue,
-			 const struct kvm_user_request *reply, u32 *cpu);
+struct kvm_user_entry *
+kvm_user_queue_match(struct kvm_user_queue *queue,
+		     const struct kvm_user_request *reply);
+void kvm_user_queue_done(struct kvm_user_queue *queue, struct kvm_user_entry *entry);
 void kvm_user_queue_retire(struct kvm_user_queue *queue,
 			   struct kvm_user_entry *entry);
 bool kvm_user_queue_evict(struct kvm_user_queue *queue,

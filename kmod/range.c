@@ -76,15 +76,17 @@ static enum kvm_bus kvm_user_kvm_bus(u32 bus)
 	return bus == KVM_USER_BUS_PIO ? KVM_PIO_BUS : KVM_MMIO_BUS;
 }
 
-static void kvm_user_placement_remove(struct kvm *kvm,
-				      struct kvm_user_placement *place)
+static int kvm_user_placement_remove(struct kvm *kvm,
+				     struct kvm_user_placement *place)
 {
 	bool destroyed = false;
+	int ret;
 
 	place->destroyed = &destroyed;
-	kvm_user_bus_remove(kvm, kvm_user_kvm_bus(place->bus), &place->io);
+	ret = kvm_user_bus_remove(kvm, kvm_user_kvm_bus(place->bus), &place->io);
 	if (!destroyed)
 		kvm_user_io_destructor(&place->io);
+	return ret;
 }
 
 static struct kvm_user_placement *
@@ -169,9 +171,7 @@ static int kvm_user_range_replace(struct kvm_user_device *dev, struct kvm *kvm,
 		return -ENOENT;
 	}
 	dev->ranges[id] = new;
-	if (old)
-		kvm_user_placement_remove(kvm, old);
-	return 0;
+	return old ? kvm_user_placement_remove(kvm, old) : 0;
 }
 
 /**
@@ -181,8 +181,9 @@ static int kvm_user_range_replace(struct kvm_user_device *dev, struct kvm *kvm,
  * @range: as user space gave it
  *
  * Return: 0; -EINVAL for what interface rules forbid; -EEXIST if it overlaps
- * another range of @dev; -ENOENT if there is none to remove; -ENOSPC or -ENOMEM
- * from KVM's bus, nothing being changed.
+ * another range of @dev; -ENOENT if there is none to remove; -ENOSPC if KVM's
+ * bus is full; -ENOMEM.  An error changes nothing, unless KVM had no memory to
+ * take a range off its bus and so lost the whole bus, which is -ENOMEM too.
  */
 int kvm_user_range_set(struct kvm_user_device *dev, struct kvm *kvm,
 		       const struct kvm_dev_user_pa_range *range)

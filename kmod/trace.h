@@ -11,8 +11,18 @@
 #include <linux/kvm_user.h>
 #include <linux/tracepoint.h>
 
+#include "scoreboard.h"
+
 #define kvm_user_show_type(type)					\
 	__print_symbolic(type, { KVM_USER_LOAD, "load" }, { KVM_USER_STORE, "store" })
+
+TRACE_DEFINE_ENUM(KVM_USER_SPACE);
+TRACE_DEFINE_ENUM(KVM_USER_REPLY);
+TRACE_DEFINE_ENUM(KVM_USER_STORES);
+
+#define kvm_user_show_wait(wait)					\
+	__print_symbolic(wait, { KVM_USER_SPACE, "space" },		\
+			 { KVM_USER_REPLY, "reply" }, { KVM_USER_STORES, "stores" })
 
 DECLARE_EVENT_CLASS(kvm_user_request,
 	TP_PROTO(u32 dev, const struct kvm_user_request *request),
@@ -105,14 +115,15 @@ TRACE_EVENT(kvm_user_resumed,
 	TP_printk("dev=%u cpu=%u ret=%d", __entry->dev, __entry->cpu, __entry->ret)
 );
 
-/* A vCPU gives up what it waited for (enum kvm_user_wait). */
+/* A vCPU gives up what it waited for; seq 0 where its load had its reply. */
 TRACE_EVENT(kvm_user_retired,
-	TP_PROTO(u32 dev, u32 cpu, u32 wait_for, int reason),
-	TP_ARGS(dev, cpu, wait_for, reason),
+	TP_PROTO(u32 dev, u32 cpu, const struct kvm_user_score *score, int reason),
+	TP_ARGS(dev, cpu, score, reason),
 
 	TP_STRUCT__entry(
 		__field(u32, dev)
 		__field(u32, cpu)
+		__field(u64, seq)
 		__field(u32, wait_for)
 		__field(int, reason)
 	),
@@ -120,13 +131,13 @@ TRACE_EVENT(kvm_user_retired,
 	TP_fast_assign(
 		__entry->dev = dev;
 		__entry->cpu = cpu;
-		__entry->wait_for = wait_for;
+		__entry->seq = score->entry ? score->entry->request.seq : 0;
+		__entry->wait_for = score->wait_for;
 		__entry->reason = reason;
 	),
 
-	TP_printk("dev=%u cpu=%u %s reason=%d", __entry->dev, __entry->cpu,
-		  __print_symbolic(__entry->wait_for, { 1, "space" }, { 2, "reply" },
-				   { 3, "stores" }), __entry->reason)
+	TP_printk("dev=%u cpu=%u seq=%llu %s reason=%d", __entry->dev, __entry->cpu,
+		  __entry->seq, kvm_user_show_wait(__entry->wait_for), __entry->reason)
 );
 
 /* The last close of the emulation descriptor. */

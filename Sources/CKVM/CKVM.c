@@ -176,6 +176,15 @@ int ckvm_install_kick_handler(void)
 	return sigaction(ckvm_kick_signal(), &action, NULL);
 }
 
+void ckvm_unblock_kick_signal(void)
+{
+	sigset_t kick;
+
+	sigemptyset(&kick);
+	sigaddset(&kick, ckvm_kick_signal());
+	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
+}
+
 int ckvm_kick(pid_t thread)
 {
 	return (int)syscall(SYS_tgkill, getpid(), thread, ckvm_kick_signal());

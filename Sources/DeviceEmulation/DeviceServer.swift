@@ -24,10 +24,10 @@ public enum ServerEnd: Sendable, Hashable {
 /// replies and fetches in one call.
 ///
 /// **Size.** A device sees naturally aligned accesses of 1, 2, 4 or 8 bytes and nothing else. A request of 3, 5, 6 or
-/// 7 bytes (half of an access that crosses a page), of 2, 4 or 8 bytes at an offset that is no multiple of that, or wider than
-/// ``MMIODevice/widestAccess`` is split: in ascending order, each part the widest that alignment, what is left and the
-/// device allow. 5 bytes at 0x1003 are 1 at 0x1003 and 4 at 0x1004. Loads are put together little endian. Nothing else comes
-/// between the parts of a request.
+/// 7 bytes (half of an access that crosses a page), of 2, 4 or 8 bytes at an offset that is no multiple of that, or
+/// wider than ``MMIODevice/widestAccess`` is split: in ascending order, each part the widest that alignment, what is
+/// left and the device allow. 5 bytes at 0x1003 are 1 at 0x1003 and 4 at 0x1004. Loads are put together little
+/// endian. Nothing else comes between the parts of a request.
 ///
 /// **Faults.** Where a device throws an ``AccessFault``, a load reads all-ones and a store is dropped; of a split
 /// request, only the part in question. A request that no guest can make (0 or more than 8 bytes, an end that 64 bits do
@@ -94,8 +94,8 @@ public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTra
     /// - Throws: errno of the transport: EAGAIN if its descriptor is non-blocking, EINVAL if it did not accept a reply.
     @discardableResult
     public consuming func run() throws(Errno) -> ServerEnd {
-        shared.servers.enter()
-        defer { shared.servers.leave() }
+        let mask = shared.servers.enter()
+        defer { shared.servers.leave(restoring: mask) }
         logger.debug("serving", metadata: ["device": "\(shared.label)"])
         do throws(Errno) {
             let end = try serve()

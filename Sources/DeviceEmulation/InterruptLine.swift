@@ -26,8 +26,8 @@ public final class EventInterruptLine: InterruptLine {
         self.event = event
     }
 
-    /// Interrupts that could not be signalled. Not 0 means that the descriptor is no eventfd, or non-blocking with nobody
-    /// that takes its count.
+    /// Interrupts that could not be signalled. Not 0 means that the descriptor is no eventfd, or non-blocking with
+    /// nobody that takes its count.
     public var failedSignals: UInt64 {
         failures.load(ordering: .relaxed)
     }

@@ -15,14 +15,25 @@ struct RunningServers: ~Copyable, Sendable {
         stopRequested.load(ordering: .acquiring)
     }
 
-    /// Notes that the calling thread serves from here on.
-    func enter() {
+    /// Notes that the calling thread serves from here on, and lets the signal through to it: a thread inherits its
+    /// mask, and a worker thread of libdispatch, for one, blocks all signals.
+    ///
+    /// - Returns: the thread's signal mask as it was, for ``leave(restoring:)``.
+    func enter() -> sigset_t {
+        var wakeUp = sigset_t()
+        var before = sigset_t()
+        unsafe sigemptyset(&wakeUp)
+        unsafe sigaddset(&wakeUp, WakeUpSignal.number)
+        unsafe pthread_sigmask(SIG_UNBLOCK, &wakeUp, &before)
         let thread = pthread_self()
         threads.withLock { $0.append(thread) }
+        return before
     }
 
     /// Notes that the calling thread serves no longer; the last thing that a server does.
-    func leave() {
+    func leave(restoring mask: sigset_t) {
+        var mask = mask
+        unsafe pthread_sigmask(SIG_SETMASK, &mask, nil)
         let thread = pthread_self()
         threads.withLock { threads in
             if let index = threads.firstIndex(of: thread) { threads.remove(at: index) }

@@ -48,11 +48,11 @@ public final class SharedDevice<Device: MMIODevice & ~Copyable>: Sendable {
 
     /// Makes every server of the device return ``ServerEnd/stopped``, and waits until they have.
     ///
-    /// A server finishes the batch that it is at, replies included. A server that waits for requests is woken by
-    /// the signal SIGURG, which is sent until it has left: nothing is lost if it comes a moment too early. (A handler that
-    /// does nothing is installed for it, unless the process has its own; that one must not be SA_RESTART.) Called on
-    /// a server's own thread, by a device or an observer, it does not wait for that server. Servers that are
-    /// started later return at once.
+    /// A server finishes the batch that it is at, replies included. A server that waits for requests is woken by the
+    /// signal SIGURG, which is sent until it has left: nothing is lost if it comes a moment too early. (A handler
+    /// that does nothing is installed for it, unless the process has its own; that one must not be SA_RESTART.)
+    /// Called on a server's own thread, by a device or an observer, it does not wait for that server. Servers that
+    /// are started later return at once.
     public func stop() {
         servers.stop()
     }

@@ -8,8 +8,9 @@ import SystemPackage
 
 /// Takes accesses of an imagined guest and hands them to servers as the emulation descriptor does.
 ///
-/// Each request is delivered once, oldest first, to whichever ``InMemoryTransport`` asks. A reply must fit a request that
-/// was delivered and not replied to. Sequence numbers are unique and jump about, so that nothing can depend on them.
+/// Each request is delivered once, oldest first, to whichever ``InMemoryTransport`` asks. A reply must fit a request
+/// that was delivered and not replied to. Sequence numbers are unique and jump about, so that nothing can depend on
+/// them.
 ///
 /// Any thread may call anything at any time.
 public final class InMemoryBus: Sendable {

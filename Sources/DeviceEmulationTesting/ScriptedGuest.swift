@@ -73,7 +73,8 @@ public struct ScriptedGuest<Device: MMIODevice & ~Copyable>: Sendable {
         ])
     }
 
-    /// Loads any number of bytes in one instruction, at any alignment: they come as ``guestAccess`` says.
+    /// Loads any number of bytes in one instruction, at any alignment: they come as
+    /// ``MMIOForwarding/ForwardedRequest/guestAccess(_:_:_:bytes:rangeID:vcpu:)`` says.
     ///
     /// - Parameters:
     ///   - offset: bytes from the start of the range.
@@ -88,7 +89,8 @@ public struct ScriptedGuest<Device: MMIODevice & ~Copyable>: Sendable {
         }
     }
 
-    /// Stores any number of bytes in one instruction, at any alignment: they come as ``guestAccess`` says.
+    /// Stores any number of bytes in one instruction, at any alignment: they come as
+    /// ``MMIOForwarding/ForwardedRequest/guestAccess(_:_:_:bytes:rangeID:vcpu:)`` says.
     ///
     /// - Parameters:
     ///   - offset: bytes from the start of the range.

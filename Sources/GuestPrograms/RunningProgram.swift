@@ -17,6 +17,12 @@ public struct UnexpectedExit: Error, Hashable, Sendable, CustomStringConvertible
     /// Why it stopped.
     public let exit: VirtualCPU.Exit
 
+    /// Says which vCPU, and why it stopped: for exit handlers to throw.
+    public init(vcpu: UInt32, exit: VirtualCPU.Exit) {
+        self.vcpu = vcpu
+        self.exit = exit
+    }
+
     /// Which vCPU, and why.
     public var description: String { "vCPU \(vcpu) stopped unexpectedly: \(exit)" }
 }

@@ -37,7 +37,7 @@ public struct CPUIDEntry: Hashable, Sendable {
     }
 
     init(raw: kvm_cpuid_entry2) {
-        let matters = raw.flags & Self.significantIndex != 0
+        let matters = raw.flags & CKVM_CPUID_FLAG_SIGNIFICANT_INDEX != 0
         self.init(
             function: raw.function, index: matters ? raw.index : nil, eax: raw.eax, ebx: raw.ebx, ecx: raw.ecx,
             edx: raw.edx)
@@ -45,12 +45,10 @@ public struct CPUIDEntry: Hashable, Sendable {
 
     var raw: kvm_cpuid_entry2 {
         kvm_cpuid_entry2(
-            function: function, index: index, flags: indexMatters ? Self.significantIndex : 0, eax: eax, ebx: ebx,
+            function: function, index: index, flags: indexMatters ? CKVM_CPUID_FLAG_SIGNIFICANT_INDEX : 0, eax: eax,
+            ebx: ebx,
             ecx: ecx, edx: edx, padding: (0, 0, 0))
     }
-
-    /// KVM_CPUID_FLAG_SIGNIFCANT_INDEX, a shift that Swift does not import.
-    private static let significantIndex: UInt32 = 1
 
     /// Reads a table of unknown size: more room until the kernel no longer says E2BIG.
     static func table(

@@ -54,7 +54,7 @@ extension VirtualMachine {
     ///   - event: the same as then.
     /// - Throws: ENOENT if there is none like it.
     public func deassignDoorbell(_ doorbell: Doorbell, from event: borrowing EventDescriptor) throws(KVMError) {
-        try ioEventDescriptor(doorbell, event.descriptor.rawValue, flags: 1 << 2 /* KVM_IOEVENTFD_FLAG_DEASSIGN */)
+        try ioEventDescriptor(doorbell, event.descriptor.rawValue, flags: CKVM_IOEVENTFD_FLAG_DEASSIGN)
     }
 
     private func ioEventDescriptor(_ doorbell: Doorbell, _ event: CInt, flags: UInt32) throws(KVMError) {
@@ -65,9 +65,9 @@ extension VirtualMachine {
         request.flags = flags
         if let value = doorbell.value {
             request.datamatch = value
-            request.flags |= 1 << 0 /* KVM_IOEVENTFD_FLAG_DATAMATCH */
+            request.flags |= CKVM_IOEVENTFD_FLAG_DATAMATCH
         }
-        if doorbell.bus == .port { request.flags |= 1 << 1 /* KVM_IOEVENTFD_FLAG_PIO */ }
+        if doorbell.bus == .port { request.flags |= CKVM_IOEVENTFD_FLAG_PIO }
         try descriptor.kvm("KVM_IOEVENTFD", CKVM_IOEVENTFD, &request)
     }
 

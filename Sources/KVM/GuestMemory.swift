@@ -164,6 +164,12 @@ import SystemPackage
         /// How many bytes were asked for.
         public let count: Int
 
+        /// Names an access that cannot be.
+        public init(address: UInt64, count: Int) {
+            self.address = address
+            self.count = count
+        }
+
         /// What was asked for.
         public var description: String {
             "guest memory: \(count) bytes at 0x\(String(address, radix: 16)) are outside of it or not aligned"

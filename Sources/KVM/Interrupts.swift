@@ -33,7 +33,7 @@ extension VirtualMachine {
         _ event: borrowing EventDescriptor, gsi: UInt32, resample: borrowing EventDescriptor
     ) throws(KVMError) {
         try irqDescriptor(
-            event.descriptor.rawValue, gsi: gsi, flags: 1 << 1 /* KVM_IRQFD_FLAG_RESAMPLE */,
+            event.descriptor.rawValue, gsi: gsi, flags: CKVM_IRQFD_FLAG_RESAMPLE,
             resample: resample.descriptor.rawValue)
     }
 
@@ -41,7 +41,7 @@ extension VirtualMachine {
     ///
     /// - Throws: EINVAL without interrupt controllers.
     public func deassignInterrupt(_ event: borrowing EventDescriptor, gsi: UInt32) throws(KVMError) {
-        try irqDescriptor(event.descriptor.rawValue, gsi: gsi, flags: 1 << 0 /* KVM_IRQFD_FLAG_DEASSIGN */)
+        try irqDescriptor(event.descriptor.rawValue, gsi: gsi, flags: CKVM_IRQFD_FLAG_DEASSIGN)
     }
 
     private func irqDescriptor(

@@ -105,7 +105,8 @@ public struct Capability: RawRepresentable, Hashable, Sendable {
     public static let irqRouting = Capability(rawValue: KVM_CAP_IRQ_ROUTING)
     /// Message-signalled interrupts without a route.
     public static let signalMSI = Capability(rawValue: KVM_CAP_SIGNAL_MSI)
-    /// Devices in the kernel, made by type.
+    /// Devices in the kernel, made by type. Older kernels say 0 on x86 and have them all the same:
+    /// ``VirtualMachine/testDevice(type:)`` asks for a type itself.
     public static let deviceControl = Capability(rawValue: KVM_CAP_DEVICE_CTRL)
     /// Read-only memory slots: a guest's store to one exits as MMIO.
     public static let readOnlyMemory = Capability(rawValue: KVM_CAP_READONLY_MEM)

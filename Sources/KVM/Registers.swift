@@ -254,9 +254,12 @@ extension VirtualCPU {
     ///
     /// - Throws: errno of the call.
     public func cpuid() throws(KVMError) -> [CPUIDEntry] {
-        unsafe try CPUIDEntry.table("KVM_GET_CPUID2") { entries, count in
+        var entries = unsafe try CPUIDEntry.table("KVM_GET_CPUID2") { entries, count in
             unsafe ckvm_get_cpuid(descriptor.rawValue, entries, &count)
         }
+        // Some kernels, 6.1 for one, do not say how many entries they wrote: the rest of the room is zero as it was.
+        while entries.last == CPUIDEntry(function: 0) { entries.removeLast() }
+        return entries
     }
 
     /// Sets what the guest's CPUID returns, and with that what the vCPU allows; before its first run. C: `KVM_SET_CPUID2`.

@@ -49,6 +49,12 @@ public struct VirtualCPU: ~Copyable, Sendable {
         public let address: UInt64
         /// Bytes, 1 to 8, and not always a power of two: an access that crosses a page comes in two parts.
         public let length: Int
+
+        /// Names an access, to compare with.
+        public init(address: UInt64, length: Int) {
+            self.address = address
+            self.length = length
+        }
     }
 
     /// A guest's access to I/O ports: one, or with a string instruction several of the same kind to the same port.
@@ -59,6 +65,13 @@ public struct VirtualCPU: ~Copyable, Sendable {
         public let length: Int
         /// How many accesses, 1 or more.
         public let count: Int
+
+        /// Names an access, to compare with.
+        public init(port: UInt16, length: Int, count: Int) {
+            self.port = port
+            self.length = length
+            self.count = count
+        }
     }
 
     /// Why ``VirtualCPU/run()`` returned. C: `KVM_EXIT_*`.
@@ -98,6 +111,7 @@ public struct VirtualCPU: ~Copyable, Sendable {
     public mutating func run() throws(KVMError) -> Exit {
         let thread = ckvm_thread_id()
         if shared.thread.load(ordering: .relaxed) != thread {
+            ckvm_unblock_kick_signal()
             // An interrupt() that still misses it has set immediate_exit before, which KVM_RUN then finds.
             shared.thread.store(thread, ordering: .sequentiallyConsistent)
         }
@@ -216,7 +230,8 @@ public struct VirtualCPU: ~Copyable, Sendable {
 
     /// A handle with which any thread can end ``run()``.
     ///
-    /// The first use in a process gives SIGRTMIN a handler that does nothing.
+    /// The first use in a process gives SIGRTMIN a handler that does nothing; ``run()`` unblocks that signal in its
+    /// thread.
     public var interrupter: VirtualCPUInterrupter {
         precondition(VirtualCPUInterrupter.isReady, "sigaction refuses SIGRTMIN a handler")
         return VirtualCPUInterrupter(run: shared)

@@ -45,9 +45,9 @@ public final class VirtualMachine: Sendable {
         }
 
         /// Keep a bitmap of the pages that the guest writes. C: `KVM_MEM_LOG_DIRTY_PAGES`.
-        public static let logDirtyPages = MemoryOptions(rawValue: 1 << 0)
+        public static let logDirtyPages = MemoryOptions(rawValue: CKVM_MEM_LOG_DIRTY_PAGES)
         /// A guest's store exits as MMIO; needs ``Capability/readOnlyMemory``. C: `KVM_MEM_READONLY`.
-        public static let readOnly = MemoryOptions(rawValue: 1 << 1)
+        public static let readOnly = MemoryOptions(rawValue: CKVM_MEM_READONLY)
     }
 
     /// Shows the guest `memory` at its address, in place of what the slot showed. C: `KVM_SET_USER_MEMORY_REGION`.

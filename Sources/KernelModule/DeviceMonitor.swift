@@ -57,7 +57,8 @@ public struct DeviceMonitor: ~Copyable {
 
     private func isReadable(within left: Duration) throws(Errno) -> Bool {
         var poll = pollfd(fd: monitor.descriptor, events: Int16(POLLIN), revents: 0)
-        let milliseconds = (left.components.seconds.clamped(to: 0...86_400) * 1000)
+        let milliseconds =
+            (left.components.seconds.clamped(to: 0...86_400) * 1000)
             + left.components.attoseconds / 1_000_000_000_000_000 + 1
         let count = try systemCall(onInterrupt: .retry) { unsafe Glibc.poll(&poll, 1, CInt(milliseconds)) }
         return count > 0

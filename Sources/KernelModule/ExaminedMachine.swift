@@ -79,7 +79,8 @@ struct ExaminedMachine {
     var virtualMachine: MachineCheck {
         switch kvm.machine {
         case .yes: .ok("KVM_CREATE_VM", "works")
-        case .no(let error): .missing("KVM_CREATE_VM", "\(error)", "the kernel log says why; is another hypervisor in use?")
+        case .no(let error):
+            .missing("KVM_CREATE_VM", "\(error)", "the kernel log says why; is another hypervisor in use?")
         case .notAsked: .missing("KVM_CREATE_VM", "not asked", "see KVM API above")
         }
     }

@@ -46,7 +46,7 @@ struct LoadFailure {
         case .noSuchFileOrDirectory where vermagic == nil && name == ForwardingModule.name:
             (
                 "it is not installed below /lib/modules/\(runningRelease), and no file was given",
-                "build it with make -C kmod and give the file with --path, or install it with make -C kmod modules_install"
+                "build it with make -C kmod and give the file with --path, or make -C kmod modules_install"
             )
         case .noSuchFileOrDirectory where vermagic == nil:
             (
@@ -60,8 +60,8 @@ struct LoadFailure {
             )
         case Errno(rawValue: ENOKEY), Errno(rawValue: EKEYREJECTED), Errno(rawValue: EBADMSG):
             (
-                "the kernel takes only modules signed with a key that it has",
-                "sign the file with an enrolled key (kernel's scripts/sign-file), or start without module.sig_enforce"
+                "it was changed after it was signed, or the kernel takes only modules signed with a key that it has",
+                "build it again; under module.sig_enforce, sign it with an enrolled key (scripts/sign-file)"
             )
         case .invalidArgument:
             ("a parameter has a value that it refuses, or the file is damaged", "the kernel log says which")

@@ -42,7 +42,8 @@ public struct MachineReport: Sendable, Hashable {
     ) {
         let machine = ExaminedMachine(tree: tree, kvm: kvm, searchPath: searchPath)
         checks = [
-            machine.processor, machine.kernel, machine.kvmModules, machine.node, machine.version, machine.virtualMachine,
+            machine.processor, machine.kernel, machine.kvmModules, machine.node, machine.version,
+            machine.virtualMachine,
             machine.module, machine.device,
             machine.moduleSupport, machine.signatures, machine.kprobes, machine.headers,
             machine.moduleFile(moduleFile), machine.memoryControl,

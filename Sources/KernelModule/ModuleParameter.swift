@@ -91,7 +91,9 @@ public struct DeclaredParameter: Sendable, Hashable {
             digits.removeFirst()
         }
         // The sign is taken: what is left must be digits alone, while UInt64(_:radix:) would take a second sign.
-        guard let first = digits.utf8.first, first != UInt8(ascii: "+"), first != UInt8(ascii: "-") else { return false }
+        guard let first = digits.utf8.first, first != UInt8(ascii: "+"), first != UInt8(ascii: "-") else {
+            return false
+        }
         let magnitude: UInt64?
         if digits.hasPrefix("0x") || digits.hasPrefix("0X") {
             let rest = digits.dropFirst(2)

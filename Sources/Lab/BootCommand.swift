@@ -57,7 +57,7 @@ struct BootCommand {
     static let errorPort = "mmiofd.stderr"
 
     private var common: [String] {
-        var arguments = ["--name", "lab", "--kimg", image.string, "--mods", "auto", "--disable-microvm"]
+        var arguments = ["--name", "lab", "--kimg", image.string, "--mods", "auto", "--disable-microvm", "--force-9p"]
         arguments += ["--cwd", configuration.directory.string]
         arguments += Self.overlays.flatMap { ["--overlay-rwdir", $0] }
         if Self.hides(configuration.directory) { arguments += ["--rodir", configuration.directory.string] }

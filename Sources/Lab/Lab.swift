@@ -50,17 +50,12 @@ public struct LabMachine: Sendable {
     ///   - console: where to keep the console log; what was there is replaced.
     public func run(_ command: [String], console: FilePath) throws(LabError) -> LabResult {
         let log = try openLog(console)
-        let signals: SignalDescriptor
-        do throws(Errno) {
-            signals = try SignalDescriptor(taking: [SIGINT, SIGTERM, SIGHUP])
-        } catch {
-            throw .systemCall("signalfd", error)
-        }
+        let signals = try takeSignals()
         // A reader that went away must end the VM, not this process before it.
         _ = signal(SIGPIPE, SIG_IGN)
         announce("booting \(boot.image.lastComponent?.string ?? "the kernel"), console log in \(console.string)")
         var result = try attempt(command, log: log, signals: signals)
-        if result == .bootStalled {
+        if case .bootStalled = result {
             announce("the boot stalled: nothing ran within \(configuration.bootLimit) s; trying once more")
             result = try attempt(command, log: log, signals: signals)
         }
@@ -72,14 +67,46 @@ public struct LabMachine: Sendable {
 
     /// Boots the VM with a root shell on this process's terminal.
     ///
-    /// - Returns: the exit status.
+    /// - Returns: virtme-ng's exit status: 0 however the shell ended, unless the VM could not be started.
     public func shell() throws(LabError) -> Int32 {
+        let signals = try takeSignals([SIGCHLD])
         let directory = try TemporaryDirectory(in: cache.directory.appending("run"))
         let script = try directory.write("shell", guestScript.shell)
-        let child = try startVirtme(
+        let child = try start(
             boot.arguments(shell: script), in: directory.path,
-            .init(input: STDIN_FILENO, output: STDOUT_FILENO, error: STDERR_FILENO), ownGroup: false)
-        return child.wait()
+            descriptors: .init(input: STDIN_FILENO, output: STDOUT_FILENO, error: STDERR_FILENO))
+        // Taking the terminal back, from the background, must not stop this process.
+        _ = signal(SIGTTOU, SIG_IGN)
+        child.takeTerminal()
+        defer { _ = tcsetpgrp(STDIN_FILENO, getpgrp()) }
+        while true {
+            if let status = child.statusIfEnded() { return status }
+            var event = pollfd(fd: signals.descriptor.rawValue, events: Int16(POLLIN), revents: 0)
+            _ = unsafe poll(&event, 1, -1)
+            if let signal = signals.take(), signal != SIGCHLD { child.signalGroup(SIGHUP) }
+        }
+    }
+
+    private func takeSignals(_ more: [CInt] = []) throws(LabError) -> SignalDescriptor {
+        do throws(Errno) {
+            return try SignalDescriptor(taking: [SIGINT, SIGTERM, SIGHUP] + more)
+        } catch {
+            throw .systemCall("signalfd", error)
+        }
+    }
+
+    /// Starts virtme-ng so that SIGHUP reaches QEMU alone: that ends, virtme-run waits for it and leaves nothing behind.
+    private func start(
+        _ arguments: [String], in directory: FilePath, descriptors: ChildProcess.StandardDescriptors
+    ) throws(LabError) -> ChildProcess {
+        do throws(Errno) {
+            return try ChildProcess(
+                "/usr/bin/env", ["--ignore-signal=HUP", cache.virtmeRun.string] + arguments,
+                // Its temporary files go where they are cleaned up whatever happens to it.
+                environment: ["TMPDIR": directory.string], descriptors: descriptors)
+        } catch {
+            throw .systemCall("start \(cache.virtmeRun)", error)
+        }
     }
 
     private func attempt(
@@ -91,10 +118,10 @@ public struct LabMachine: Sendable {
         let output = try Pipe()
         let console = try Pipe()
         let null = try openNull()
-        let child = try startVirtme(
+        let child = try start(
             boot.arguments(running: script, standardError: directory.path.appending("stderr")), in: directory.path,
-            .init(input: null.rawValue, output: output.writing.rawValue, error: console.writing.rawValue),
-            ownGroup: true)
+            descriptors: .init(
+                input: null.rawValue, output: output.writing.rawValue, error: console.writing.rawValue))
         var machine = RunningMachine(
             child: child, output: output.closingWriting(), standardError: standardError,
             console: console.closingWriting())
@@ -104,19 +131,6 @@ public struct LabMachine: Sendable {
 
     private var guestScript: GuestScript {
         GuestScript(directory: configuration.directory, path: variable("PATH") ?? "")
-    }
-
-    /// virtme-ng's temporary files go where they are cleaned up whatever happens to it.
-    private func startVirtme(
-        _ arguments: [String], in directory: FilePath, _ descriptors: ChildProcess.StandardDescriptors, ownGroup: Bool
-    ) throws(LabError) -> ChildProcess {
-        do throws(Errno) {
-            return try ChildProcess(
-                cache.virtmeRun, arguments, environment: ["TMPDIR": directory.string], descriptors: descriptors,
-                ownGroup: ownGroup)
-        } catch {
-            throw .systemCall("start \(cache.virtmeRun)", error)
-        }
     }
 
     private func openLog(_ path: FilePath) throws(LabError) -> OwnedDescriptor {

@@ -28,10 +28,12 @@ extension LabError: CustomStringConvertible {
     /// What happened, and what to do.
     public var description: String {
         switch self {
+        case .kernelMissing(let series, _) where !LabKernel.debianSeries.contains(series):
+            "no kernel \"\(series)\": give \(LabKernel.debianSeries.joined(separator: " or ")), or the path of a vmlinuz"
         case .kernelMissing(let series, let cache):
             "no kernel \(series) in \(cache.string): run `make deps`, or `scripts/fetch-kernel \(series)`"
         case .imageMissing(let path):
-            "no kernel image at \(path.string): give a series (6.1, 6.12) or the path of a vmlinuz"
+            "no kernel image at \(path.string)"
         case .virtmeMissing(let path):
             "no virtme-ng at \(path.string): run `make deps`, or `scripts/fetch-virtme`"
         case .qemuMissing:

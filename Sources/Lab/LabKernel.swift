@@ -11,6 +11,9 @@ public enum LabKernel: Hashable, Sendable {
     /// A bzImage or vmlinuz. Modules are looked for in `../lib/modules` beside its directory.
     case image(FilePath)
 
+    /// The series that `scripts/fetch-kernel` knows.
+    public static let debianSeries = ["6.1", "6.12"]
+
     /// Takes a name as one would type it: a path if it has a slash in it, otherwise a series.
     public init(_ name: String) {
         self = name.contains("/") ? .image(FilePath(name)) : .series(name)

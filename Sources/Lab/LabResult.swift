@@ -10,10 +10,10 @@ public enum LabResult: Hashable, Sendable {
     case kernelReports([KernelReport])
     /// The command ran for longer than it might.
     case timeLimitPassed
-    /// The VM did not come as far as the command.
-    case bootStalled
-    /// The VM ended before the command did.
-    case machineEnded(commandStarted: Bool)
+    /// The VM did not come as far as the command; these were its last lines.
+    case bootStalled(console: [String])
+    /// The VM ended before the command did; these were its last lines.
+    case machineEnded(commandStarted: Bool, console: [String])
     /// A signal asked this process to stop.
     case interrupted(signal: Int)
 
@@ -44,11 +44,14 @@ public enum LabResult: Hashable, Sendable {
                 if let status = console.status {
                     .exited(status)
                 } else {
-                    .machineEnded(commandStarted: console.started)
+                    .machineEnded(commandStarted: console.started, console: console.lines.suffix(Self.lastLines))
                 }
-            case .timeLimitPassed: console.started ? .timeLimitPassed : .bootStalled
+            case .timeLimitPassed where console.started: .timeLimitPassed
+            case .timeLimitPassed: .bootStalled(console: console.lines.suffix(Self.lastLines))
             }
     }
+
+    private static let lastLines = 12
 
     /// What ended the VM's run.
     enum Ending: Hashable {
@@ -69,11 +72,17 @@ extension LabResult: CustomStringConvertible {
         case .kernelReports(let reports):
             "the kernel reported \(reports.count == 1 ? "this" : "\(reports.count) things"):\n"
                 + reports.map(\.description).joined(separator: "\n")
-        case .bootStalled: "the boot stalled: the command never started"
-        case .machineEnded(commandStarted: true): "the VM ended before the command did"
-        case .machineEnded(commandStarted: false): "the VM ended before the command started"
+        case .bootStalled(let console): "the boot stalled: the command never started" + Self.quote(console)
+        case .machineEnded(commandStarted: true, let console):
+            "the VM ended before the command did" + Self.quote(console)
+        case .machineEnded(commandStarted: false, let console):
+            "the VM ended before the command started" + Self.quote(console)
         case .timeLimitPassed: "the command ran into its time limit"
         case .interrupted(let signal): "ended by signal \(signal)"
         }
+    }
+    private static func quote(_ console: [String]) -> String {
+        console.isEmpty
+            ? " and printed nothing" : "; its console's last lines:" + console.map { "\n    \($0)" }.joined()
     }
 }

@@ -57,7 +57,7 @@ struct RunningMachine: ~Copyable {
                 if deadline.hasPassed { child.signalGroup(SIGKILL) }
             case _ where signal != nil || deadline.hasPassed:
                 ending = signal.map { .interrupted(signal: Int($0)) } ?? .timeLimitPassed
-                child.signalGroup(SIGTERM)
+                child.signalGroup(SIGHUP)
                 (stage, deadline) = (.ending, Deadline(seconds: 3))
             case .booting where console.started:
                 (stage, deadline) = (.running, Deadline(seconds: timeLimit))

@@ -5,9 +5,9 @@
 import Glibc
 package import SystemPackage
 
-/// A child process. Signals for the caller's terminal do not reach it when it leads a process group of its own.
+/// A child process that leads a process group of its own: signals from the caller's terminal do not reach it.
 package struct ChildProcess: Sendable {
-    /// Its process id, valid until ``wait()``.
+    /// Its process id; another process may have it once this one has been waited for.
     package let process: Int32
 
     /// Which descriptors the child gets as its standard three.
@@ -17,7 +17,7 @@ package struct ChildProcess: Sendable {
         let error: CInt
 
         /// Takes the numbers of open descriptors; they stay the caller's.
-        package init(input: CInt, output: CInt, error: CInt) {
+        package init(input: Int32, output: Int32, error: Int32) {
             self.input = input
             self.output = output
             self.error = error
@@ -27,13 +27,14 @@ package struct ChildProcess: Sendable {
     /// Starts a program. C: `posix_spawn`.
     ///
     /// - Parameters:
+    ///   - program: its path.
+    ///   - arguments: those after its own name.
     ///   - environment: variables to change in a copy of this process's own.
     ///   - descriptors: its standard three.
-    ///   - ownGroup: whether it leads a new process group, which ``signalGroup(_:)`` needs.
-    /// - Throws: errno: ENOENT, EACCES for a program that cannot be run.
+    /// - Throws: errno: ENOENT or EACCES for a program that cannot be run.
     package init(
         _ program: FilePath, _ arguments: [String], environment: [String: String] = [:],
-        descriptors: StandardDescriptors, ownGroup: Bool = false
+        descriptors: StandardDescriptors
     ) throws(Errno) {
         var actions = unsafe posix_spawn_file_actions_t()
         _ = unsafe posix_spawn_file_actions_init(&actions)
@@ -52,7 +53,7 @@ package struct ChildProcess: Sendable {
         _ = unsafe sigaddset(&ignored, SIGPIPE)
         _ = unsafe posix_spawnattr_setsigmask(&attributes, &none)
         _ = unsafe posix_spawnattr_setsigdefault(&attributes, &ignored)
-        let flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | (ownGroup ? POSIX_SPAWN_SETPGROUP : 0)
+        let flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP
         _ = unsafe posix_spawnattr_setflags(&attributes, Int16(flags))
 
         var process: pid_t = 0
@@ -70,10 +71,25 @@ package struct ChildProcess: Sendable {
     /// - Returns: its exit status; 128 + n if signal n ended it.
     @discardableResult
     package func wait() -> Int32 {
+        exitStatus(options: 0) ?? 0
+    }
+
+    /// Its exit status as ``wait()`` has it, or nil if it still runs. C: `waitpid(WNOHANG)`.
+    package func statusIfEnded() -> Int32? {
+        exitStatus(options: WNOHANG)
+    }
+
+    private func exitStatus(options: CInt) -> Int32? {
         var status: CInt = 0
-        _ = try? systemCall(onInterrupt: .retry) { unsafe waitpid(process, &status, 0) }
+        let ended = try? systemCall(onInterrupt: .retry) { unsafe waitpid(process, &status, options) }
+        guard ended == process else { return nil }
         let signal = status & 0x7f
         return signal == 0 ? (status >> 8) & 0xff : 128 &+ signal
+    }
+
+    /// Makes its group the one that the terminal on standard input talks to, if there is one. C: `tcsetpgrp`.
+    package func takeTerminal() {
+        _ = tcsetpgrp(STDIN_FILENO, process)
     }
 
     /// Sends a signal to the whole group. C: `kill`.
@@ -99,6 +115,6 @@ private func withCStrings<Result>(
     _ strings: [String], _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> Result
 ) -> Result {
     var pointers = unsafe strings.map { unsafe strdup($0) } + [nil]
-    defer { unsafe pointers.forEach { unsafe free($0) } }
+    defer { for index in unsafe pointers.indices { unsafe free(pointers[index]) } }
     return unsafe pointers.withUnsafeMutableBufferPointer { unsafe body($0.baseAddress!) }
 }

@@ -32,6 +32,13 @@ public struct NativeThread: ~Copyable, Sendable {
         self.thread = thread
     }
 
+    /// Sends a signal to the thread, which must not have been joined. C: `pthread_kill`.
+    ///
+    /// - Parameter number: one that the process has a handler for; without SA_RESTART it ends a blocking call.
+    public func signal(_ number: CInt) {
+        pthread_kill(thread, number)
+    }
+
     /// Waits until the closure has returned. C: `pthread_join`.
     public consuming func join() {
         pthread_join(thread, nil)

@@ -20,11 +20,11 @@ public import DeviceEmulation
 ///
 /// It sits on an 8-bit bus: wider accesses reach consecutive registers, lowest first, as on an ISA bus.
 ///
-/// Bytes leave at once, so the transmitter is always empty. The host feeds bytes in with ``receive(_:_:)``, from another
-/// thread through `SharedDevice.withDevice`. CTS, DSR and DCD are set and RI is not, until ``setModemInputs(_:)`` says
-/// otherwise. There is no clock, so the divisor is kept and otherwise ignored, and the character timeout (four characters' time
-/// without a byte coming or going) counts as reached whenever fewer bytes than the trigger level wait in the FIFO: no
-/// byte is left behind.
+/// Bytes leave at once, so the transmitter is always empty. The host feeds bytes in with ``receive(_:_:)``, from
+/// another thread through `SharedDevice.withDevice`. CTS, DSR and DCD are set and RI is not, until
+/// ``setModemInputs(_:)`` says otherwise. There is no clock, so the divisor is kept and otherwise ignored, and the
+/// character timeout (four characters' time without a byte coming or going) counts as reached whenever fewer bytes
+/// than the trigger level wait in the FIFO: no byte is left behind.
 ///
 /// The interrupt output is `INTRPT` gated by OUT2, as on the PC's adapter. A rising edge signals the interrupt line.
 public struct UART16550A: MMIODevice, Sendable {

@@ -2,15 +2,16 @@
 //
 // Options that every subcommand has, in one place so that they read the same everywhere.
 
-public import ArgumentParser
-public import Logging
+import ArgumentParser
+import Logging
 
 /// `--log-level`, and the logger that it sets up.
 struct LogOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             "Log to standard error from this level on: trace, debug, info, notice, warning, error or critical.",
-            valueName: "level"))
+            valueName: "level"),
+        transform: Self.level)
     var logLevel = Logger.Level.notice
 
     /// A logger to standard error, labelled with the subcommand.
@@ -19,6 +20,11 @@ struct LogOptions: ParsableArguments {
         logger.logLevel = logLevel
         return logger
     }
+
+    private static func level(_ name: String) throws -> Logger.Level {
+        guard let level = Logger.Level(rawValue: name) else { throw ValidationError("there is no such level") }
+        return level
+    }
 }
 
 /// `--json`, for subcommands that report something.
@@ -26,5 +32,3 @@ struct OutputOptions: ParsableArguments {
     @Flag(help: "Print JSON instead of text.")
     var json = false
 }
-
-extension Logger.Level: @retroactive ExpressibleByArgument {}

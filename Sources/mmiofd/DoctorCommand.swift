@@ -36,7 +36,8 @@ struct DoctorCommand: ParsableCommand {
         }
         lines.append(
             report.runsGuests
-                ? "Guests can run through the module." : "Guests cannot run through the module until nothing is missing.")
+                ? "Guests can run through the module."
+                : "Guests cannot run through the module until nothing is missing.")
         return lines.joined(separator: "\n")
     }
 

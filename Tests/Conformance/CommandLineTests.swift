@@ -49,17 +49,23 @@ struct CommandLineTests {
 
     // MARK: The two processes
 
+    /// Has the module loaded, and one virtual machine that outlives the commands'.
+    private func prepare() throws {
+        try ModuleUnderTest.load()
+        _ = try KVMHeldMachine.system()
+    }
+
     private func vmm(_ arguments: String...) throws -> RunningCommand {
-        try RunningCommand(["vmm", "--socket", socket, "--timeout", "30", "--json"] + arguments)
+        try RunningCommand(arguments: ["vmm", "--socket", socket, "--timeout", "30", "--json"] + arguments)
     }
 
     private func emulation(_ arguments: String...) throws -> RunningCommand {
-        try RunningCommand(["emulate", "--socket", socket, "--wait", "30", "--json"] + arguments)
+        try RunningCommand(arguments: ["emulate", "--socket", socket, "--wait", "30", "--json"] + arguments)
     }
 
     /// An emulation process that shows its first request, and so that the guest runs.
     private func tracing() throws -> RunningCommand {
-        try RunningCommand(["trace", "scratch", "--socket", socket, "--wait", "30", "--json", "--limit", "1"])
+        try RunningCommand(arguments: ["trace", "scratch", "--socket", socket, "--wait", "30", "--json", "--limit", "1"])
     }
 
     private func waitForGuest(_ trace: RunningCommand) throws {
@@ -93,13 +99,13 @@ struct CommandLineTests {
             "rep_ins_4:30",
         ])
     func programs(program: String) throws {
-        try ModuleUnderTest.load()
+        try prepare()
         try expectAgreement(try vmm("--program", program), try emulation("scratch"))
     }
 
     @Test("Four vCPUs and two emulation threads: every value is right")
     func several() throws {
-        try ModuleUnderTest.load()
+        try prepare()
         try expectAgreement(
             try vmm("--vcpus", "4", "--program", "mixed:200", "--program", "straddle:3"),
             try emulation("scratch", "--threads", "2", "--batch", "3"))
@@ -107,7 +113,7 @@ struct CommandLineTests {
 
     @Test("The UART answers on its ports")
     func uart() throws {
-        try ModuleUnderTest.load()
+        try prepare()
         try expectAgreement(
             try vmm("--device", "uart16550a", "--program", "out_1:50", "--program", "in_1:10"),
             try emulation("uart16550a"))
@@ -115,10 +121,10 @@ struct CommandLineTests {
 
     @Test("The two processes may be different users: the socket's group and mode let one in")
     func users() throws {
-        try ModuleUnderTest.load()
+        try prepare()
         let nobody = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "--"]
         func asNobody(_ arguments: String...) throws -> RunningCommand {
-            try RunningCommand("/usr/bin/setpriv", nobody + [RunningCommand.mmiofd.string] + arguments)
+            try RunningCommand("/usr/bin/setpriv", arguments: nobody + [RunningCommand.mmiofd.string] + arguments)
         }
         guard try asNobody("--version").end() == 0 else { return }
         let closed = try vmm("--program", "mixed:10")
@@ -135,10 +141,10 @@ struct CommandLineTests {
 
     @Test("trace shows each request with its value, and then the counters")
     func trace() throws {
-        try ModuleUnderTest.load()
+        try prepare()
         let vmm = try vmm("--program", "pair_4:2", "--seed", "7")
         let trace = try RunningCommand(
-            ["trace", "scratch", "--socket", socket, "--wait", "30", "--json", "--limit", "4"])
+            arguments: ["trace", "scratch", "--socket", socket, "--wait", "30", "--json", "--limit", "4"])
         #expect(try vmm.end() == 0)
         #expect(try trace.end() == 0)
         let lines = trace.text.split(separator: "\n")
@@ -152,7 +158,7 @@ struct CommandLineTests {
 
     @Test("The emulation process is killed in the middle: the guest reads all-ones, the VMM says so and fails")
     func emulationKilled() throws {
-        try ModuleUnderTest.load()
+        try prepare()
         let vmm = try vmm("--program", "load_4:20000")
         let trace = try tracing()
         try waitForGuest(trace)
@@ -167,7 +173,7 @@ struct CommandLineTests {
 
     @Test("The VMM is killed in the middle: the emulation process ends well, and counts")
     func vmmKilled() throws {
-        try ModuleUnderTest.load()
+        try prepare()
         let vmm = try vmm("--program", "load_4:100000")
         let trace = try tracing()
         try waitForGuest(trace)
@@ -181,7 +187,7 @@ struct CommandLineTests {
 
     @Test("A signal ends the emulation process after its replies, with its counters", arguments: [SIGTERM, SIGINT])
     func emulationStopped(signal: CInt) throws {
-        try ModuleUnderTest.load()
+        try prepare()
         let vmm = try vmm("--program", "load_4:20000")
         let trace = try tracing()
         try waitForGuest(trace)
@@ -195,7 +201,7 @@ struct CommandLineTests {
 
     @Test("A signal ends the VMM, whether it waits or runs, and its socket goes", arguments: [SIGTERM, SIGINT])
     func vmmStopped(signal: CInt) throws {
-        try ModuleUnderTest.load()
+        try prepare()
         let waiting = try vmm()
         try #require(eventually { socketExists })
         waiting.signal(signal)
@@ -211,7 +217,7 @@ struct CommandLineTests {
 
     @Test("A socket of a VMM that was killed is replaced, one of a living VMM is not")
     func staleSocket() throws {
-        try ModuleUnderTest.load()
+        try prepare()
         let killed = try vmm()
         try #require(eventually { socketExists })
         killed.signal(SIGKILL)
@@ -236,7 +242,7 @@ struct CommandLineTests {
 
     @Test("Without a VMM the emulation process says what to start")
     func socketMissing() throws {
-        let emulation = try RunningCommand(["emulate", "scratch", "--socket", socket, "--wait", "0.1"])
+        let emulation = try RunningCommand(arguments: ["emulate", "scratch", "--socket", socket, "--wait", "0.1"])
         #expect(try emulation.end() == 1)
         #expect(emulation.errorText.contains("start one with `mmiofd vmm --socket \(socket)`"))
     }
@@ -250,8 +256,8 @@ struct CommandLineTests {
             }
             let costs: [Cost]
         }
-        try ModuleUnderTest.load()
-        let command = try RunningCommand(["cost", "--count", "50", "--rounds", "2", "--json"])
+        try prepare()
+        let command = try RunningCommand(arguments: ["cost", "--count", "50", "--rounds", "2", "--json"])
         #expect(try command.end() == 0, "\(command.errorText)")
         let costs = try parse(Comparison.self, command.text).costs
         #expect(costs.count == 7)

@@ -33,7 +33,7 @@ final class ForwardedGuest: Sendable {
 
     private init(vcpus: Int, timeout: Duration?) throws {
         try ModuleUnderTest.load()
-        let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: vcpus)
+        let guest = try GuestMachine(in: try KVMHeldMachine.system().makeVirtualMachine(), vcpus: vcpus)
         self.guest = guest
         control = try ControlDescriptor(in: guest.machine)
         try control.setTimeout(timeout)
@@ -43,6 +43,7 @@ final class ForwardedGuest: Sendable {
         log = exits
         programs = try (0..<UInt32(vcpus)).map { index in
             try guest.start(.mailbox, .init(target: 0, count: 0), on: index) { exit, vcpu in
+                guard exit != .interrupted else { return }
                 exits.add(exit)
                 vcpu.setLoadedValue(ForwardedGuest.unforwardedValue)
             }
@@ -58,6 +59,11 @@ final class ForwardedGuest: Sendable {
     private func end() throws {
         for index in 0..<UInt32(programs.count) { try guest.mailbox(of: index).end() }
         for program in programs { _ = try program.join() }
+    }
+
+    /// Sends a vCPU's thread a signal that ends its run as soon as that can end.
+    func interrupt(_ vcpu: Int) {
+        programs[vcpu].interrupter.interrupt()
     }
 
     /// Has a vCPU begin an access.
@@ -144,12 +150,16 @@ extension EmulationDescriptor {
 
     /// Replies to one request.
     func reply(_ request: ForwardedRequest, _ value: UInt64 = 0) throws(Errno) {
-        let reply = [request.reply(value)]
-        _ = try write(reply.span)
+        _ = try send([request.reply(value)])
+    }
+
+    /// Writes replies; gives how many were accepted.
+    func send(_ replies: [ForwardedReply]) throws(Errno) -> Int {
+        try write(replies.span)
     }
 
     /// Replies to some requests, in this order, and expects that all are accepted.
-    func acknowledge(_ requests: [ForwardedRequest]) throws {
+    func acknowledge(_ requests: some Sequence<ForwardedRequest>) throws {
         for request in requests { try reply(request) }
     }
 }

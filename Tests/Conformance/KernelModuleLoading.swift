@@ -122,14 +122,9 @@ struct KernelModuleLoading {
     @Test("a file cut short behind its .modinfo is ENOEXEC, and the kernel keeps nothing of it")
     func truncated() throws {
         try unloadIfLoaded("dummy")
-        let path: FilePath = "/tmp/dummy.ko"
-        var bytes = try SystemTree.running.bytes(String(try installed("kernel/drivers/net/dummy.ko").string.dropFirst()))
+        var bytes = try image(of: "kernel/drivers/net/dummy.ko")
         bytes.removeLast(bytes.count / 2)
-        let copy = try FileDescriptor.open(
-            path, .writeOnly, options: [.create, .truncate], permissions: .ownerReadWrite)
-        try copy.closeAfter { _ = try copy.writeAll(bytes) }
-        defer { _ = unsafe path.withPlatformString { unsafe unlink($0) } }
-        let error = #expect(throws: ModuleError.self) { try loader.load(ModuleFile(at: path)) }
+        let error = try failureToLoad("/tmp/dummy.ko", bytes)
         #expect(error?.errno == .execFormatError)
         #expect(ModuleState(of: "dummy").phase == .notLoaded)
     }
@@ -139,13 +134,10 @@ struct KernelModuleLoading {
         try unloadIfLoaded("dummy")
         let release = try #require(KernelRelease(of: .running)).description
         let other = "9" + release.dropFirst()
-        let path: FilePath = "/tmp/dummy.ko"
-        let original = try SystemTree.running.bytes(String(try installed("kernel/drivers/net/dummy.ko").string.dropFirst()))
-        let copy = try FileDescriptor.open(
-            path, .writeOnly, options: [.create, .truncate], permissions: .ownerReadWrite)
-        try copy.closeAfter { _ = try copy.writeAll(replacing("vermagic=\(release)", "vermagic=\(other)", original)) }
-        defer { _ = unsafe path.withPlatformString { unsafe unlink($0) } }
-        let error = #expect(throws: ModuleError.self) { try loader.load(ModuleFile(at: path)) }
+        let original = try unsigned(image(of: "kernel/drivers/net/dummy.ko"))
+        // The options as well: a kernel with symbol versions goes by those and does not look at the release.
+        let error = try failureToLoad(
+            "/tmp/dummy.ko", replacing("vermagic=\(release) SMP", "vermagic=\(other) UMP", original))
         #expect(error?.errno == .execFormatError)
         #expect(error?.cause.contains("built for another kernel: vermagic \(other)") == true)
         #expect(error?.cause.hasSuffix("running \(release)") == true)
@@ -157,16 +149,31 @@ struct KernelModuleLoading {
         try unloadIfLoaded("bonding")
         try unloadIfLoaded("tls")
         // Without its .modinfo entry, the dependency is not loaded first.
-        let path: FilePath = "/tmp/bonding.ko"
-        let original = try SystemTree.running.bytes(
-            String(try installed("kernel/drivers/net/bonding/bonding.ko").string.dropFirst()))
-        let copy = try FileDescriptor.open(
-            path, .writeOnly, options: [.create, .truncate], permissions: .ownerReadWrite)
-        try copy.closeAfter { _ = try copy.writeAll(replacing("depends=tls", "depends=\0\0\0", original)) }
-        defer { _ = unsafe path.withPlatformString { unsafe unlink($0) } }
-        let error = #expect(throws: ModuleError.self) { try loader.load(ModuleFile(at: path)) }
+        let original = try unsigned(image(of: "kernel/drivers/net/bonding/bonding.ko"))
+        let error = try failureToLoad("/tmp/bonding.ko", replacing("depends=tls", "depends=\0\0\0", original))
         #expect(error?.errno == .noSuchFileOrDirectory)
         #expect(error?.cause.contains("does not have a symbol that it needs") == true)
+    }
+
+    @Test("a signed module changed afterwards is EKEYREJECTED, though signatures are not enforced")
+    func changedAfterSigning() throws {
+        try unloadIfLoaded("dummy")
+        let original = try image(of: "kernel/drivers/net/dummy.ko")
+        try #require(unsigned(original).count < original.count, "the kernel's modules are not signed")
+        let error = try failureToLoad("/tmp/dummy.ko", replacing("license=GPL", "license=MIT", original))
+        #expect(error?.errno == Errno(rawValue: EKEYREJECTED))
+        #expect(error?.cause.contains("changed after it was signed") == true)
+    }
+
+    @Test("an unsigned module loads, and its taint says so")
+    func unsignedTaints() throws {
+        try unloadIfLoaded("dummy")
+        let path: FilePath = "/tmp/dummy.ko"
+        try write(unsigned(image(of: "kernel/drivers/net/dummy.ko")), to: path)
+        defer { remove(path) }
+        try loader.load(ModuleFile(at: path), parameters: [ModuleParameter(parsing: "numdummies=0")])
+        defer { try? loader.unload("dummy") }
+        #expect(ModuleState(of: "dummy").taints == [.unsigned])
     }
 
     @Test("kvm and the CPU's part of it load by name, and udev describes /dev/kvm")
@@ -189,11 +196,52 @@ struct KernelModuleLoading {
         if ModuleState(of: name).phase == .live { try loader.unload(name) }
     }
 
+    /// Where the running kernel's module lies, compressed or not.
     private func installed(_ path: String) throws -> FilePath {
         let release = try #require(KernelRelease(of: .running))
-        let plain = FilePath("/lib/modules/\(release)").appending(path)
-        try #require(SystemTree.running.exists(String(plain.string.dropFirst())), "\(plain) is not installed")
-        return plain
+        let candidates = ["", ".xz"].map { "lib/modules/\(release)/\(path)\($0)" }
+        let found = try #require(candidates.first { SystemTree.running.exists($0) }, "\(path) is not installed")
+        return FilePath("/\(found)")
+    }
+
+    /// An installed module as the kernel gets it. `xz -f` hands on what is not compressed as it is.
+    private func image(of path: String) throws -> [UInt8] {
+        let command = "xz -dcf \(try installed(path))"
+        guard let stream = unsafe popen(command, "r") else { throw Errno(rawValue: errno) }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            let count = unsafe fread(&chunk, 1, chunk.count, stream)
+            if count == 0 { break }
+            bytes += chunk.prefix(count)
+        }
+        let status = unsafe pclose(stream)
+        try #require(status == 0)
+        return bytes
+    }
+
+    /// A module without the signature at its end: its length is in the 4 bytes, big-endian, before the mark.
+    private func unsigned(_ bytes: [UInt8]) -> [UInt8] {
+        let mark = Array("~Module signature appended~\n".utf8)
+        guard bytes.suffix(mark.count).elementsEqual(mark) else { return bytes }
+        let length = bytes.dropLast(mark.count).suffix(4).reduce(0) { $0 << 8 | Int($1) }
+        return Array(bytes.dropLast(mark.count + 12 + length))
+    }
+
+    private func failureToLoad(_ path: FilePath, _ bytes: [UInt8]) throws -> ModuleError? {
+        try write(bytes, to: path)
+        defer { remove(path) }
+        return #expect(throws: ModuleError.self) { try loader.load(ModuleFile(at: path)) }
+    }
+
+    private func write(_ bytes: [UInt8], to path: FilePath) throws {
+        let file = try FileDescriptor.open(
+            path, .writeOnly, options: [.create, .truncate], permissions: .ownerReadWrite)
+        try file.closeAfter { _ = try file.writeAll(bytes) }
+    }
+
+    private func remove(_ path: FilePath) {
+        _ = unsafe path.withPlatformString { unsafe unlink($0) }
     }
 
     /// The bytes with the first `pattern` in them replaced by text of the same length.

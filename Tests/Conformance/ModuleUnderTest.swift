@@ -52,7 +52,7 @@ enum ModuleUnderTest {
 
     /// Sets a parameter of the loaded module through sysfs.
     static func set(_ name: String, to value: String) throws {
-        let path: FilePath = "/sys/module/kvm_user/parameters/\(name)"
+        let path = FilePath("/sys/module/kvm_user/parameters/\(name)")
         let file = try FileDescriptor.open(path, .writeOnly)
         defer { try? file.close() }
         _ = try file.writeAll(value.utf8)

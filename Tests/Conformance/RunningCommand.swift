@@ -18,7 +18,7 @@ final class RunningCommand {
     private var status: Int32?
 
     /// Starts a program.
-    init(_ program: FilePath = mmiofd, _ arguments: [String]) throws {
+    init(_ program: FilePath = mmiofd, arguments: [String]) throws {
         let null = try OwnedDescriptor.open("/dev/null", .readOnly)
         output = try Self.temporaryFile()
         error = try Self.temporaryFile()
@@ -38,8 +38,12 @@ final class RunningCommand {
 
     /// A file without a name.
     private static func temporaryFile() throws -> FileDescriptor {
-        try FileDescriptor.open(
-            "/tmp", .readWrite, options: .init(rawValue: O_TMPFILE | O_CLOEXEC), permissions: .ownerReadWrite)
+        var path = Array("/tmp/mmiofd-test.XXXXXX".utf8CString)
+        let descriptor = unsafe mkstemp(&path)
+        try #require(descriptor >= 0)
+        _ = unsafe unlink(path)
+        _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+        return FileDescriptor(rawValue: descriptor)
     }
 
     /// Sends a signal.
@@ -53,17 +57,11 @@ final class RunningCommand {
     @discardableResult
     func end(within limit: Duration = .seconds(60), sourceLocation: SourceLocation = #_sourceLocation) throws -> Int32 {
         if let status { return status }
-        let hasEnded = try eventually(within: limit) {
-            var information = siginfo_t()
-            // Seen, but left for wait().
-            let result = unsafe waitid(P_PID, id_t(child.process), &information, WEXITED | WNOHANG | WNOWAIT)
-            return result == 0 && information.si_signo == SIGCHLD
+        _ = eventually(within: limit) {
+            status = child.statusIfEnded()
+            return status != nil
         }
-        if !hasEnded { signal(SIGKILL) }
-        let status = child.wait()
-        self.status = status
-        try #require(hasEnded, "no end; it said: \(text) \(errorText)", sourceLocation: sourceLocation)
-        return status
+        return try #require(status, "no end; it said: \(text) \(errorText)", sourceLocation: sourceLocation)
     }
 
     /// What it has printed so far.

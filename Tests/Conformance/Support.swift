@@ -57,7 +57,7 @@ enum DebugCounters {
     /// The counters of the device that this process made last.
     static func ofNewestDevice() throws -> [String: Int] {
         guard let name = names().last else { return [:] }
-        let path: FilePath = "\(root)/\(name)"
+        let path = FilePath("\(root)/\(name)")
         let file = try FileDescriptor.open(path, .readOnly)
         defer { try? file.close() }
         var text = [UInt8](repeating: 0, count: 4096)

@@ -2,6 +2,7 @@
 //
 // Which programs can run where, and the model that says what they must load.
 
+import DeviceEmulation
 @testable import ForwardingProcesses
 import GuestPrograms
 import MMIOForwarding

@@ -3,9 +3,10 @@
 // What a failed load or unload tells the user.
 
 import Glibc
-@testable import KernelModule
 import SystemPackage
 import Testing
+
+@testable import KernelModule
 
 @Suite("Load failure")
 struct LoadFailureTests {
@@ -14,21 +15,23 @@ struct LoadFailureTests {
         runningVermagic: "6.1.0-56-amd64 SMP preempt mod_unload modversions ", runningRelease: "6.1.0-56-amd64",
         isRoot: true, isLoaded: false, modulesDisabled: false, lockdown: nil)
 
-    @Test("each errno has a cause", arguments: [
-        (ENOENT, "does not have a symbol that it needs: kvm is not loaded"),
-        (EEXIST, "device type number taken"),
-        (ENOKEY, "signed with a key that it has"),
-        (EKEYREJECTED, "signed with a key that it has"),
-        (EPERM, "lacks CAP_SYS_MODULE"),
-        (EINVAL, "a parameter has a value that it refuses"),
-        (ENODEV, "this CPU does not offer"),
-        (EOPNOTSUPP, "this CPU does not offer"),
-        (EBUSY, "under way"),
-        (ENOSYS, "without loadable modules"),
-        (ENOMEM, "no memory"),
-        (ENOEXEC, "damaged"),
-        (EXDEV, "refused it"),
-    ])
+    @Test(
+        "each errno has a cause",
+        arguments: [
+            (ENOENT, "does not have a symbol that it needs: kvm is not loaded"),
+            (EEXIST, "device type number taken"),
+            (ENOKEY, "changed after it was signed"),
+            (EKEYREJECTED, "changed after it was signed"),
+            (EPERM, "lacks CAP_SYS_MODULE"),
+            (EINVAL, "a parameter has a value that it refuses"),
+            (ENODEV, "this CPU does not offer"),
+            (EOPNOTSUPP, "this CPU does not offer"),
+            (EBUSY, "under way"),
+            (ENOSYS, "without loadable modules"),
+            (ENOMEM, "no memory"),
+            (ENOEXEC, "damaged"),
+            (EXDEV, "refused it"),
+        ])
     func causes(number: CInt, cause: String) {
         var failure = Self.plain
         failure.errno = Errno(rawValue: number)

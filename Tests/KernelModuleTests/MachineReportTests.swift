@@ -57,27 +57,33 @@ struct MachineReportTests {
             tree: fake.tree, kvm: KVMProbe(version: .no(.noSuchFileOrDirectory)), moduleFile: nil, searchPath: "")
         #expect(!report.runsGuests)
         #expect(report.checks.filter { $0.verdict == .missing }.allSatisfy { !$0.remedy.isEmpty })
-        #expect(report.checks.filter { $0.verdict == .missing }.map(\.name) == [
-            "CPU virtualisation", "kernel", "KVM modules", "/dev/kvm", "KVM API", "KVM_CREATE_VM", "kvm_user",
-            "KVM_CREATE_DEVICE_TEST",
-        ])
+        #expect(
+            report.checks.filter { $0.verdict == .missing }.map(\.name) == [
+                "CPU virtualisation", "kernel", "KVM modules", "/dev/kvm", "KVM API", "KVM_CREATE_VM", "kvm_user",
+                "KVM_CREATE_DEVICE_TEST",
+            ])
     }
 
-    @Test("one thing wrong is found, and only what guests need now is missing", arguments: [
-        ("proc/cpuinfo", "flags : fpu\n", "CPU virtualisation", MachineCheck.Verdict.missing, "SVM"),
-        ("proc/sys/kernel/osrelease", "5.10.0-1\n", "kernel", .missing, "older than 6.1"),
-        ("proc/sys/kernel/osrelease", "6.18.0\n", "kernel", .note, "newer than 6.12"),
-        ("sys/module/kvm_amd/initstate", "going", "KVM modules", .missing, "kvm_amd going"),
-        ("sys/module/kvm_user/initstate", "coming", "kvm_user", .missing, "coming"),
-        ("sys/module/kvm_user/parameters/device_type", "ten", "kvm_user", .missing, "no device_type"),
-        ("proc/sys/kernel/modules_disabled", "1\n", "loadable modules", .note, "modules_disabled"),
-        ("sys/kernel/security/lockdown", "none [integrity] confidentiality", "module signatures", .note, "integrity"),
-        ("sys/kernel/security/lockdown", "none integrity [confidentiality]", "kprobes", .note, "lockdown"),
-        ("sys/module/module/parameters/sig_enforce", "Y\n", "module signatures", .note, "sig_enforce"),
-        ("boot/config-6.1.0-56-amd64", "# CONFIG_KPROBES is not set\n", "kprobes", .note, "not set"),
-        ("sys/fs/cgroup/cgroup.controllers", "cpu io\n", "memory cgroup", .note, "without its memory controller"),
-        ("checkout/kvm_user.ko", "no module", "kvm_user.ko", .note, "no kernel module"),
-    ])
+    @Test(
+        "one thing wrong is found, and only what guests need now is missing",
+        arguments: [
+            ("proc/cpuinfo", "flags : fpu\n", "CPU virtualisation", MachineCheck.Verdict.missing, "SVM"),
+            ("proc/sys/kernel/osrelease", "5.10.0-1\n", "kernel", .missing, "older than 6.1"),
+            ("proc/sys/kernel/osrelease", "6.18.0\n", "kernel", .note, "newer than 6.12"),
+            ("sys/module/kvm_amd/initstate", "going", "KVM modules", .missing, "kvm_amd going"),
+            ("sys/module/kvm_user/initstate", "coming", "kvm_user", .missing, "coming"),
+            ("sys/module/kvm_user/parameters/device_type", "ten", "kvm_user", .missing, "no device_type"),
+            ("proc/sys/kernel/modules_disabled", "1\n", "loadable modules", .note, "modules_disabled"),
+            (
+                "sys/kernel/security/lockdown", "none [integrity] confidentiality", "module signatures", .note,
+                "integrity"
+            ),
+            ("sys/kernel/security/lockdown", "none integrity [confidentiality]", "kprobes", .note, "lockdown"),
+            ("sys/module/module/parameters/sig_enforce", "Y\n", "module signatures", .note, "sig_enforce"),
+            ("boot/config-6.1.0-56-amd64", "# CONFIG_KPROBES is not set\n", "kprobes", .note, "not set"),
+            ("sys/fs/cgroup/cgroup.controllers", "cpu io\n", "memory cgroup", .note, "without its memory controller"),
+            ("checkout/kvm_user.ko", "no module", "kvm_user.ko", .note, "no kernel module"),
+        ])
     func wrong(path: String, text: String, name: String, verdict: MachineCheck.Verdict, detail: String) throws {
         let fake = try Self.goodMachine()
         try fake.write(text, to: path)
@@ -97,24 +103,28 @@ struct MachineReportTests {
         #expect(try Self.check(Self.report(fake), "module signatures").detail.hasPrefix("secure boot \(word)"))
     }
 
-    @Test("without a configuration, kprobes show in the kernel's symbols", arguments: [
-        ("0 T register_kprobe\n0 T x\n", MachineCheck.Verdict.ok), ("0 T register_kprobes\n", .note), ("", .note),
-    ])
+    @Test(
+        "without a configuration, kprobes show in the kernel's symbols",
+        arguments: [
+            ("0 T register_kprobe\n0 T x\n", MachineCheck.Verdict.ok), ("0 T register_kprobes\n", .note), ("", .note),
+        ])
     func kprobeSymbols(symbols: String, verdict: MachineCheck.Verdict) throws {
         let fake = try FakeTree(["proc/sys/kernel/osrelease": "6.1.0", "proc/kallsyms": symbols])
         let report = MachineReport(tree: fake.tree, kvm: Self.goodKVM, moduleFile: nil, searchPath: "")
         #expect(try Self.check(report, "kprobes").verdict == verdict)
     }
 
-    @Test("what KVM refuses is missing", arguments: [
-        (KVMProbe(version: .no(.permissionDenied)), "KVM API", "Permission denied"),
-        (KVMProbe(version: .yes(11)), "KVM API", "not 12"),
-        (KVMProbe(version: .yes(12), machine: .no(.resourceBusy)), "KVM_CREATE_VM", "busy"),
-        (
-            KVMProbe(version: .yes(12), machine: .yes(0), device: .no(.operationNotSupportedByDevice)),
-            "KVM_CREATE_DEVICE_TEST", "No such device"
-        ),
-    ])
+    @Test(
+        "what KVM refuses is missing",
+        arguments: [
+            (KVMProbe(version: .no(.permissionDenied)), "KVM API", "Permission denied"),
+            (KVMProbe(version: .yes(11)), "KVM API", "not 12"),
+            (KVMProbe(version: .yes(12), machine: .no(.resourceBusy)), "KVM_CREATE_VM", "busy"),
+            (
+                KVMProbe(version: .yes(12), machine: .yes(0), device: .no(.operationNotSupportedByDevice)),
+                "KVM_CREATE_DEVICE_TEST", "No such device"
+            ),
+        ])
     func refusals(kvm: KVMProbe, name: String, detail: String) throws {
         let fake = try Self.goodMachine()
         let report = Self.report(fake, kvm: kvm)

@@ -41,9 +41,11 @@ struct ModuleFileTests {
         #expect(error?.description.contains("no kernel module, or was cut short") == true)
     }
 
-    @Test("a file that is not ELF, or has no vermagic, is no module", arguments: [
-        Array("#!/bin/sh\n".utf8), ModuleImage.bytes(["name=kvm_user"]), ModuleImage.bytes([]),
-    ])
+    @Test(
+        "a file that is not ELF, or has no vermagic, is no module",
+        arguments: [
+            Array("#!/bin/sh\n".utf8), ModuleImage.bytes(["name=kvm_user"]), ModuleImage.bytes([]),
+        ])
     func notAModule(bytes: [UInt8]) throws {
         let fake = try FakeTree()
         try fake.write(bytes, to: "kvm_user.ko")
@@ -59,13 +61,15 @@ struct ModuleFileTests {
         #expect(error?.remedy.contains("make -C kmod") == true)
     }
 
-    @Test("parameters that it does not declare, and values not of their type, are refused", arguments: [
-        ("depth=3", "no parameter 'depth'", "device_type, queue_depth"),
-        ("queue_depth=many", "not of the type uint", ""),
-        ("queue_depth=-1", "not of the type uint", ""),
-        ("queue_depth=4294967296", "not of the type uint", ""),
-        ("queue_depth=", "not of the type uint", ""),
-    ])
+    @Test(
+        "parameters that it does not declare, and values not of their type, are refused",
+        arguments: [
+            ("depth=3", "no parameter 'depth'", "device_type, queue_depth"),
+            ("queue_depth=many", "not of the type uint", ""),
+            ("queue_depth=-1", "not of the type uint", ""),
+            ("queue_depth=4294967296", "not of the type uint", ""),
+            ("queue_depth=", "not of the type uint", ""),
+        ])
     func checks(parameter: String, cause: String, remedy: String) throws {
         let fake = try FakeTree()
         try fake.write(ModuleImage.bytes(Self.information), to: "kvm_user.ko")

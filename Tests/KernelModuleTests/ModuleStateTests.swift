@@ -65,10 +65,12 @@ struct ModuleStateTests {
         #expect(ModuleState(of: "kvm_user", in: fake.tree).phase == .coming)
     }
 
-    @Test("every letter of taint has words", arguments: [
-        ("P", "proprietary"), ("O", "out of tree"), ("F", "forced"), ("C", "staging"), ("E", "unsigned"),
-        ("K", "live patch"), ("N", "test"), ("Z", "taint Z"),
-    ])
+    @Test(
+        "every letter of taint has words",
+        arguments: [
+            ("P", "proprietary"), ("O", "out of tree"), ("F", "forced"), ("C", "staging"), ("E", "unsigned"),
+            ("K", "live patch"), ("N", "test"), ("Z", "taint Z"),
+        ])
     func taints(letter: String, words: String) throws {
         let fake = try FakeTree(["sys/module/m/initstate": "live", "sys/module/m/taint": letter])
         #expect(ModuleState(of: "m", in: fake.tree).taints.map(\.description) == [words])
@@ -88,11 +90,12 @@ struct DescriptorHolderTests {
         try fake.link("proc/self/fd/9", to: "anon_inode:kvm-user")
         try fake.makeFolder("proc/1001/fd")
         let holders = DescriptorHolder.all(in: fake.tree)
-        #expect(holders.map(\.description) == [
-            "process 900 (vmm), descriptor 9: control descriptor",
-            "process 900 (vmm), descriptor 10: control descriptor",
-            "process 1000 (emulate), descriptor 0: emulation descriptor",
-        ])
+        #expect(
+            holders.map(\.description) == [
+                "process 900 (vmm), descriptor 9: control descriptor",
+                "process 900 (vmm), descriptor 10: control descriptor",
+                "process 1000 (emulate), descriptor 0: emulation descriptor",
+            ])
     }
 
     @Test("a process that ends in the middle leaves a holder without a name")
@@ -127,10 +130,12 @@ struct KernelFactTests {
         #expect(KernelRelease(text) == nil)
     }
 
-    @Test("the marked lockdown mode counts", arguments: [
-        ("[none] integrity confidentiality\n", Lockdown.none), ("none [integrity] confidentiality\n", .integrity),
-        ("none integrity [confidentiality]\n", .confidentiality),
-    ])
+    @Test(
+        "the marked lockdown mode counts",
+        arguments: [
+            ("[none] integrity confidentiality\n", Lockdown.none), ("none [integrity] confidentiality\n", .integrity),
+            ("none integrity [confidentiality]\n", .confidentiality),
+        ])
     func lockdown(text: String, mode: Lockdown) throws {
         let fake = try FakeTree(["sys/kernel/security/lockdown": text])
         #expect(Lockdown(of: fake.tree) == .some(mode))
@@ -144,9 +149,11 @@ struct KernelFactTests {
         #expect(Lockdown(of: empty.tree) == Optional<Lockdown>.none)
     }
 
-    @Test("the CPU's flags say which module drives it", arguments: [
-        ("fpu vme svm lm", "kvm_amd"), ("fpu vme vmx lm", "kvm_intel"), ("fpu svm_lock vmxx", nil),
-    ] as [(String, String?)])
+    @Test(
+        "the CPU's flags say which module drives it",
+        arguments: [
+            ("fpu vme svm lm", "kvm_amd"), ("fpu vme vmx lm", "kvm_intel"), ("fpu svm_lock vmxx", nil),
+        ] as [(String, String?)])
     func processor(flags: String, module: String?) throws {
         let fake = try FakeTree(["proc/cpuinfo": "processor\t: 0\nflags\t\t: \(flags)\nbugs\t: svm\n\n"])
         #expect(ProcessorVirtualization(of: fake.tree)?.moduleName == module)

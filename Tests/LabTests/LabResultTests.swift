@@ -46,13 +46,16 @@ struct LabResultTests {
 
     @Test("Only a boot that never reaches the command counts as stalled")
     func stalled() {
-        let booting = Self.console("[    3.2] virtme-ng-init: waiting for udev to settle\r\n")
-        #expect(LabResult(.timeLimitPassed, console: booting) == .bootStalled)
-        #expect(LabResult(.timeLimitPassed, console: Self.console(Self.booted)) == .timeLimitPassed)
-        #expect(LabResult(.machineEnded, console: booting) == .machineEnded(commandStarted: false))
-        #expect(LabResult(.machineEnded, console: Self.console(Self.booted)) == .machineEnded(commandStarted: true))
+        let line = "[    3.2] virtme-ng-init: waiting for udev to settle"
+        let (booting, booted) = (Self.console(line + "\r\n"), Self.console(Self.booted))
+        #expect(LabResult(.timeLimitPassed, console: booting) == .bootStalled(console: [line]))
+        #expect(LabResult(.timeLimitPassed, console: booted) == .timeLimitPassed)
+        let ended = LabResult(.machineEnded, console: booting)
+        #expect(ended == .machineEnded(commandStarted: false, console: [line]))
+        #expect(ended.description.contains(line))
+        #expect(LabResult(.machineEnded, console: booted).exitStatus == 122)
         let panicked = Self.console("[    3.2] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n")
-        #expect(LabResult(.timeLimitPassed, console: panicked) != .bootStalled)
+        #expect(LabResult(.timeLimitPassed, console: panicked).exitStatus == 120)
     }
 
     @Test("A signal decides over all else")
@@ -66,8 +69,8 @@ struct LabResultTests {
     @Test("No two ways to end badly share a status")
     func distinct() {
         let results: [LabResult] = [
-            .kernelReports([]), .bootStalled, .machineEnded(commandStarted: true), .timeLimitPassed,
-            .interrupted(signal: 2),
+            .kernelReports([]), .bootStalled(console: []), .machineEnded(commandStarted: true, console: []),
+            .timeLimitPassed, .interrupted(signal: 2),
         ]
         #expect(Set(results.map(\.exitStatus)).count == results.count)
         #expect(results.allSatisfy { $0.exitStatus >= 120 })

@@ -72,7 +72,9 @@ struct OwnedDescriptorTests {
 
     @Test("a file that is not there is ENOENT, a file below a file ENOTDIR")
     func opensNothing() {
-        #expect(errno { () throws(Errno) in _ = try OwnedDescriptor.open("/nonexistent", .readOnly) } == .noSuchFileOrDirectory)
+        #expect(
+            errno { () throws(Errno) in _ = try OwnedDescriptor.open("/nonexistent", .readOnly) }
+                == .noSuchFileOrDirectory)
         #expect(errno { () throws(Errno) in _ = try OwnedDescriptor.open("/dev/null/x", .readOnly) } == .notDirectory)
     }
 

@@ -38,6 +38,16 @@ static const unsigned long CKVM_GET_MP_STATE = KVM_GET_MP_STATE;
 static const unsigned long CKVM_SET_MP_STATE = KVM_SET_MP_STATE;
 static const unsigned long CKVM_INTERRUPT = KVM_INTERRUPT;
 
+// Flags
+static const uint32_t CKVM_MEM_LOG_DIRTY_PAGES = KVM_MEM_LOG_DIRTY_PAGES;
+static const uint32_t CKVM_MEM_READONLY = KVM_MEM_READONLY;
+static const uint32_t CKVM_IRQFD_FLAG_DEASSIGN = KVM_IRQFD_FLAG_DEASSIGN;
+static const uint32_t CKVM_IRQFD_FLAG_RESAMPLE = KVM_IRQFD_FLAG_RESAMPLE;
+static const uint32_t CKVM_IOEVENTFD_FLAG_DATAMATCH = KVM_IOEVENTFD_FLAG_DATAMATCH;
+static const uint32_t CKVM_IOEVENTFD_FLAG_PIO = KVM_IOEVENTFD_FLAG_PIO;
+static const uint32_t CKVM_IOEVENTFD_FLAG_DEASSIGN = KVM_IOEVENTFD_FLAG_DEASSIGN;
+static const uint32_t CKVM_CPUID_FLAG_SIGNIFICANT_INDEX = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+
 /// KVM_GET_SUPPORTED_CPUID into `entries`, which has room for *count. -1 with errno (E2BIG: more room), or 0 and the
 /// number of entries in *count.
 int ckvm_supported_cpuid(int kvm, struct kvm_cpuid_entry2 *_Nonnull entries, uint32_t *_Nonnull count);
@@ -75,6 +85,10 @@ int ckvm_kick_signal(void);
 
 /// Gives that signal a handler that does nothing. -1 with errno, or 0.
 int ckvm_install_kick_handler(void);
+
+/// Lets that signal reach the calling thread. Threads of libdispatch block all signals, and those that they make
+/// inherit that.
+void ckvm_unblock_kick_signal(void);
 
 /// Sends that signal to a thread of this process. -1 with errno (ESRCH: no such thread), or 0.
 int ckvm_kick(pid_t thread);

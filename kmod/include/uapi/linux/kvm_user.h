@@ -16,7 +16,9 @@
 #include <linux/kvm.h>
 #include <linux/types.h>
 
-/** define KVM_USER_ABI_VERSION - value of &kvm_dev_user_info.abi_version. */
+/**
+ * define KVM_USER_ABI_VERSION - value of &kvm_dev_user_info.abi_version
+ */
 #define KVM_USER_ABI_VERSION	1
 
 /**
@@ -48,15 +50,23 @@ struct kvm_dev_user_emulation_fd {
 	__u32 pad;
 };
 
-/** define KVM_USER_BUS_MMIO - @bus of a range in guest physical memory. */
+/**
+ * define KVM_USER_BUS_MMIO - bus of a range in guest physical memory.
+ */
 #define KVM_USER_BUS_MMIO	0
-/** define KVM_USER_BUS_PIO - @bus of a range of I/O ports. */
+/**
+ * define KVM_USER_BUS_PIO - bus of a range of I/O ports.
+ */
 #define KVM_USER_BUS_PIO	1
 
-/** define KVM_USER_PIO_SIZE - the port bus ends here. */
+/**
+ * define KVM_USER_PIO_SIZE - the port bus ends here.
+ */
 #define KVM_USER_PIO_SIZE	0x10000
 
-/** define KVM_USER_MAX_RANGE_LEN - longest range; KVM's bus keeps an int. */
+/**
+ * define KVM_USER_MAX_RANGE_LEN - longest range; KVM's bus keeps an int.
+ */
 #define KVM_USER_MAX_RANGE_LEN	0x7fffffff
 
 /**
@@ -78,21 +88,30 @@ struct kvm_dev_user_pa_range {
 	__u32 pad;
 };
 
-/** define KVM_USER_DEFAULT_TIMEOUT_NS - time limit of a new device: 5 s. */
+/**
+ * define KVM_USER_DEFAULT_TIMEOUT_NS - time limit of a new device, 5 s
+ */
 #define KVM_USER_DEFAULT_TIMEOUT_NS	5000000000ULL
 
-/** define KVM_USER_LOAD - @type of a request that wants data back. */
+/**
+ * define KVM_USER_LOAD - type of a request that wants data back.
+ */
 #define KVM_USER_LOAD	0
-/** define KVM_USER_STORE - @type of a request that carries data. */
+/**
+ * define KVM_USER_STORE - type of a request that carries data.
+ */
 #define KVM_USER_STORE	1
 
 /**
- * define KVM_USER_REQUEST_REDELIVERED - @flags: this request was read before,
- * through an emulation descriptor that was closed without a reply to it.
+ * define KVM_USER_REQUEST_REDELIVERED - flag of a request that was read before
+ *
+ * It was so through an emulation descriptor that was closed without a reply to it.
  */
 #define KVM_USER_REQUEST_REDELIVERED	(1U << 0)
 
-/** define KVM_USER_REQUEST_FLAGS - all flags of a request. */
+/**
+ * define KVM_USER_REQUEST_FLAGS - all flags of a request.
+ */
 #define KVM_USER_REQUEST_FLAGS	KVM_USER_REQUEST_REDELIVERED
 
 /**
@@ -112,6 +131,11 @@ struct kvm_dev_user_pa_range {
  * read(2) gives an array of requests, write(2) takes an array of replies: the
  * request with @data filled in.  A store must be replied to as well; the reply
  * acknowledges it, and loads of the same vCPU wait for that.
+ *
+ * write(2) takes replies in order up to the first bad one, and says how many
+ * bytes it took.  If that is the very first one, the error is EINVAL (it answers
+ * no request that was read, or differs from it), or ESTALE: nobody waits for it
+ * any more, it counts as replied to, and the next reply is the one to go on with.
  */
 struct kvm_user_request {
 	__u64 seq;
@@ -128,10 +152,34 @@ struct kvm_user_request {
  * Control descriptor.  KVM itself answers EIO to a process that is not the
  * VM's owner, and for a VM that is dead.
  */
+
+/**
+ * define KVM_DEV_USER_INFO - fill in a &struct kvm_dev_user_info
+ */
 #define KVM_DEV_USER_INFO		_IOR(KVMIO, 0xf0, struct kvm_dev_user_info)
+
+/**
+ * define KVM_DEV_USER_EMULATION_FD - make the emulation descriptor
+ *
+ * Takes a &struct kvm_dev_user_emulation_fd and returns the descriptor; EBUSY
+ * while the device has one.
+ */
 #define KVM_DEV_USER_EMULATION_FD	_IOW(KVMIO, 0xf1, struct kvm_dev_user_emulation_fd)
+
+/**
+ * define KVM_DEV_USER_PA_RANGE - place, move or remove a range
+ *
+ * Takes a &struct kvm_dev_user_pa_range.  EINVAL for a bad field, EEXIST if it
+ * overlaps another range of the device, ENOENT if there is none to remove,
+ * ENOSPC if KVM's bus is full.  A move needs room for both places.
+ */
 #define KVM_DEV_USER_PA_RANGE		_IOW(KVMIO, 0xf2, struct kvm_dev_user_pa_range)
-/* Nanoseconds that an access may wait for a reply or for space; 0: no limit. */
+
+/**
+ * define KVM_DEV_USER_TIMEOUT - how long an access may wait
+ *
+ * Takes a __u64: nanoseconds to wait for a reply or for space, 0 for no limit.
+ */
 #define KVM_DEV_USER_TIMEOUT		_IOW(KVMIO, 0xf3, __u64)
 
 #endif /* _UAPI_LINUX_KVM_USER_H */

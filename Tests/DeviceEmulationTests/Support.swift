@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Threads, random numbers and hostile requests for the tests.
+
+import DeviceEmulation
+import Glibc
+import MMIOForwarding
+import SystemPackage
+
+/// A ServerThread that an array can hold.
+final class ServerHandle {
+    private var thread: ServerThread?
+
+    init(_ thread: consuming ServerThread) {
+        self.thread = consume thread
+    }
+
+    func wait() throws(Errno) -> ServerEnd? {
+        guard let thread = thread.take() else { return nil }
+        return try thread.wait()
+    }
+}
+
+/// A thread that runs a closure: a vCPU.
+final class PlainThread {
+    private final class Body {
+        let run: @Sendable () -> Void
+        init(_ run: @escaping @Sendable () -> Void) { self.run = run }
+    }
+
+    private var thread = pthread_t()
+
+    init(_ body: @escaping @Sendable () -> Void) {
+        // SAFETY: the thread takes over the reference.
+        let argument = unsafe Unmanaged.passRetained(Body(body))
+        let error = unsafe pthread_create(
+            &thread, nil,
+            { argument in
+                if let argument = unsafe argument {
+                    unsafe Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
+                }
+                return nil
+            }, argument.toOpaque())
+        precondition(error == 0)
+    }
+
+    func join() {
+        pthread_join(thread, nil)
+    }
+}
+
+/// SplitMix64: the same numbers for the same seed.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) {
+        state = seed
+    }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var mixed = state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
+        return mixed ^ (mixed >> 31)
+    }
+}
+
+extension ForwardedRequest {
+    /// A request whose every field is likely to be at an edge.
+    static func hostile(using random: inout SeededGenerator) -> ForwardedRequest {
+        let offset: UInt64 =
+            switch UInt8.random(in: 0..<4, using: &random) {
+            case 0: .random(in: 0..<80, using: &random)
+            case 1: 0 &- .random(in: 0..<20, using: &random)
+            case 2: 1 << UInt64.random(in: 0..<64, using: &random)
+            default: .random(in: 0...(.max), using: &random)
+            }
+        let length =
+            Bool.random(using: &random)
+            ? Int.random(in: 1...8, using: &random) : .random(in: 0...70_000, using: &random)
+        let request = ForwardedRequest(
+            sequence: 1, Bool.random(using: &random) ? .load : .store, offset: offset, length: length,
+            data: .random(in: 0...(.max), using: &random), rangeID: .random(in: 0...(.max), using: &random),
+            vcpu: .random(in: 0...(.max), using: &random), redelivered: .random(using: &random))
+        guard UInt8.random(in: 0..<8, using: &random) == 0 else { return request }
+        return request.withRawKind(.random(in: 0...(.max), using: &random))
+    }
+}
