@@ -3,8 +3,8 @@
 // What an access costs on different paths to an emulation process, in one run, for comparison alone.
 
 import DeviceEmulation
-import GuestPrograms
 import Glibc
+import GuestPrograms
 import KVM
 import LinuxSystem
 import MMIOForwarding

@@ -2,10 +2,10 @@
 //
 // The VMM's process from beginning to end: wait for the emulation process, hand over, run the guest, judge.
 
+import Glibc
 public import LinuxSystem
 public import Logging
 import MMIOForwarding
-import Glibc
 import Synchronization
 public import SystemPackage
 

@@ -6,8 +6,9 @@ extension Duration {
     /// Whole nanoseconds; a duration beyond 292 years counts as very long.
     var wholeNanoseconds: Int {
         let (seconds, attoseconds) = components
-        let (product, overflow) = Int(clamping: seconds).multipliedReportingOverflow(by: 1_000_000_000)
-        return overflow ? .max : product.addingReportingOverflow(Int(clamping: attoseconds / 1_000_000_000)).partialValue
+        let (whole, isTooLong) = Int(clamping: seconds).multipliedReportingOverflow(by: 1_000_000_000)
+        let (sum, overflow) = whole.addingReportingOverflow(Int(clamping: attoseconds / 1_000_000_000))
+        return isTooLong || overflow ? .max : sum
     }
 
     /// Milliseconds with one decimal.

@@ -5,6 +5,7 @@
 import ArgumentParser
 import DeviceEmulation
 import ForwardingProcesses
+import Glibc
 import Logging
 import MMIOForwarding
 import Synchronization
@@ -35,6 +36,8 @@ struct TraceCommand: ParsableCommand {
     }
 
     func run() throws {
+        // A reader that has seen enough, head(1) say, does not end the device.
+        _ = signal(SIGPIPE, SIG_IGN)
         let printer = RequestPrinter(limit: limit ?? .max, json: output.json)
         let report = try emulation.serve(device, logger: log.logger("trace")) { printer.show($0) }
         print(output.json ? report.json.description : report.text)

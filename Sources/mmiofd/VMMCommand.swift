@@ -35,7 +35,8 @@ struct VMMCommand: ParsableCommand {
         transform: Self.group)
     var socketGroup: UInt32?
 
-    @Option(help: "The device: \(ReferenceDevice.all.map(\.name).joined(separator: " or ")).", transform: DeviceName.parse)
+    @Option(
+        help: "The device: \(ReferenceDevice.all.map(\.name).joined(separator: " or ")).", transform: DeviceName.parse)
     var device = DeviceName.scratch
 
     @Option(
@@ -56,7 +57,8 @@ struct VMMCommand: ParsableCommand {
     var vcpus = 1
 
     @Option(
-        help: ArgumentHelp("How long an access waits for the emulation process; none for no limit.", valueName: "seconds"))
+        help: ArgumentHelp(
+            "How long an access waits for the emulation process; none for no limit.", valueName: "seconds"))
     var timeout = TimeLimit.seconds(5)
 
     @OptionGroup var output: OutputOptions

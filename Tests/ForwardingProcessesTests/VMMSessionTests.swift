@@ -3,11 +3,12 @@
 // Which programs can run where, and the model that says what they must load.
 
 import DeviceEmulation
-@testable import ForwardingProcesses
 import GuestPrograms
 import MMIOForwarding
 import ReferenceDevices
 import Testing
+
+@testable import ForwardingProcesses
 
 @Suite("Placing devices and programs") struct DevicePlacementTests {
     private let scratch = ReferenceDevice.named("scratch")!
