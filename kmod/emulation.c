@@ -183,7 +183,9 @@ static ssize_t kvm_user_accept(struct kvm_user_device *dev,
 	/* Requests may have waited for these replies (F3). */
 	if (readable)
 		kvm_user_wake_reader(dev);
-	return i ? i : ret;
+	if (i)
+		return i;
+	return ret;
 }
 
 /* Says that the first reply of a write is bad. */

@@ -22,6 +22,11 @@ final class BackgroundTask<Value: Sendable>: Sendable {
         self.outcome = outcome
         thread = Mutex(
             try NativeThread {
+                // Swift Testing's threads block all signals, and a new thread begins with its maker's mask.
+                var signals = sigset_t()
+                _ = unsafe sigemptyset(&signals)
+                _ = unsafe sigaddset(&signals, SIGUSR2)
+                _ = unsafe pthread_sigmask(SIG_UNBLOCK, &signals, nil)
                 let result = Result { try body() }
                 outcome.result.withLock { $0 = result }
             })

@@ -35,10 +35,9 @@ struct BlockingTests {
 
     @Test("B1: it fails to with the section held, which is what the rule is for")
     func memorySlotStallsWithSectionHeld() throws {
-        try ModuleUnderTest.unloadIfLoaded()
-        try ModuleUnderTest.load(.test, parameters: ["hold_srcu=1"])
-        defer { try? ModuleUnderTest.unload() }
-        let elapsed = try addingSlotWhileLoadWaits(timeout: .seconds(2))
+        let elapsed = try ModuleUnderTest.withTestBuild(["hold_srcu=1"]) {
+            try addingSlotWhileLoadWaits(timeout: .seconds(2))
+        }
         #expect(elapsed > .seconds(1), "took \(elapsed)")
     }
 

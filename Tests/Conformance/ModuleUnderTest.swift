@@ -19,13 +19,18 @@ enum ModuleUnderTest {
 
     private static let module = ForwardingModule()
 
-    /// Has the build as users get it loaded, with its own defaults, whatever was before.
+    /// Has the module loaded: as users get it, unless a test has loaded another build.
     static func load() throws {
-        if module.state.isUsable {
-            guard parameter("hold_srcu") != nil else { return }
-            try module.unload()
-        }
-        try load(.release)
+        if !module.state.isUsable { try load(.release) }
+    }
+
+    /// Runs `body` with the test build, and unloads that after.
+    static func withTestBuild<Result>(_ parameters: [String], _ body: () throws -> Result) throws -> Result {
+        try unloadIfLoaded()
+        try load(.test, parameters: parameters)
+        let result = Swift.Result { try body() }
+        try unload()
+        return try result.get()
     }
 
     /// Loads a build while none is loaded.

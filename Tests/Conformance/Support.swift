@@ -57,17 +57,24 @@ enum DebugCounters {
     /// The counters of the device that this process made last.
     static func ofNewestDevice() throws -> [String: Int] {
         guard let name = names().last else { return [:] }
-        let path = FilePath("\(root)/\(name)")
-        let file = try FileDescriptor.open(path, .readOnly)
-        defer { try? file.close() }
-        var text = [UInt8](repeating: 0, count: 4096)
-        let count = try unsafe text.withUnsafeMutableBytes { unsafe try file.read(into: $0) }
         var counters: [String: Int] = [:]
-        for line in String(decoding: text.prefix(count), as: UTF8.self).split(separator: "\n") {
+        for line in try textOfFile("\(root)/\(name)").split(separator: "\n") {
             let words = line.split(separator: " ")
             if words.count == 2 { counters[String(words[0])] = Int(words[1]) }
         }
         return counters
+    }
+}
+
+/// What a small file of the kernel's says.
+func textOfFile(_ path: String) throws -> String {
+    let file = try FileDescriptor.open(FilePath(path), .readOnly)
+    defer { try? file.close() }
+    var (text, chunk) = ([UInt8](), [UInt8](repeating: 0, count: 4096))
+    while true {
+        let count = try unsafe chunk.withUnsafeMutableBytes { unsafe try file.read(into: $0) }
+        if count == 0 { return String(decoding: text, as: UTF8.self) }
+        text += chunk.prefix(count)
     }
 }
 

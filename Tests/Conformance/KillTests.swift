@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The rule B2: a VMM that is killed dies at once, whatever its vCPU waits for in the module.
+
+import Glibc
+import LinuxSystem
+import MMIOForwarding
+import SystemPackage
+import Testing
+
+@Suite("Killed VMM")
+struct KillTests {
+    /// What a vCPU waits for in the module.
+    enum Wait: String, CaseIterable {
+        case reply = "load_4"
+        case space = "store_4"
+        case stores = "pair_4"
+    }
+
+    @Test("B2: a vCPU thread killed in each wait ends at once", arguments: Wait.allCases)
+    func killed(wait: Wait) throws {
+        try ModuleUnderTest.withQueueDepth(4) {
+            let socketPath = FilePath("/tmp/kill-\(wait).sock")
+            let vmm = try RunningCommand(arguments: [
+                "vmm", "--socket", socketPath.string, "--program", wait.rawValue, "--count", "100", "--timeout", "none",
+            ])
+            _ = eventually { unsafe access(socketPath.string, F_OK) == 0 }
+            let emulation = try Handover(receivingFrom: try UnixSocket(connectingTo: socketPath)).emulation
+            switch wait {
+            case .reply, .space: _ = try emulation.take(exactly: 1)
+            case .stores:
+                // The load gets its reply, the store before it does not.
+                let requests = try emulation.take(exactly: 2)
+                try emulation.reply(requests[1], 1)
+            }
+            // Time enough to be asleep for good.
+            usleep(500_000)
+            #expect(!(try emulation.poll(milliseconds: 0).contains(.machineGone)))
+            let start = now()
+            vmm.signal(SIGKILL)
+            #expect(try vmm.end(within: .seconds(10)) == 128 + SIGKILL)
+            #expect(now() - start < .seconds(2), "it took \(now() - start) to die")
+            // What it had posted is still there to be read, then the end.
+            #expect(try eventually { try emulation.poll(milliseconds: 0).contains(.machineGone) })
+        }
+    }
+}
