@@ -25,23 +25,23 @@ struct KillTests {
                 "vmm", "--socket", socketPath.string, "--program", wait.rawValue, "--count", "100", "--timeout", "none",
             ])
             _ = eventually { unsafe access(socketPath.string, F_OK) == 0 }
-            let emulation = try Handover(receivingFrom: try UnixSocket(connectingTo: socketPath)).emulation
+            let handover = try Handover(receivingFrom: try UnixSocket(connectingTo: socketPath))
             switch wait {
-            case .reply, .space: _ = try emulation.take(exactly: 1)
+            case .reply, .space: _ = try handover.emulation.take(exactly: 1)
             case .stores:
                 // The load gets its reply, the store before it does not.
-                let requests = try emulation.take(exactly: 2)
-                try emulation.reply(requests[1], 1)
+                let requests = try handover.emulation.take(exactly: 2)
+                try handover.emulation.reply(requests[1], 1)
             }
             // Time enough to be asleep for good.
             usleep(500_000)
-            #expect(!(try emulation.poll(milliseconds: 0).contains(.machineGone)))
+            #expect(!(try handover.emulation.poll(milliseconds: 0).contains(.machineGone)))
             let start = now()
             vmm.signal(SIGKILL)
             #expect(try vmm.end(within: .seconds(10)) == 128 + SIGKILL)
             #expect(now() - start < .seconds(2), "it took \(now() - start) to die")
             // What it had posted is still there to be read, then the end.
-            #expect(try eventually { try emulation.poll(milliseconds: 0).contains(.machineGone) })
+            #expect(try eventually { try handover.emulation.poll(milliseconds: 0).contains(.machineGone) })
         }
     }
 }

@@ -160,12 +160,12 @@ struct LifetimeTests {
         try ForwardedGuest.run { guest in
             let sockets = try UnixSocket.pair()
             try Handover.send(try guest.control.makeEmulationDescriptor(), over: sockets.first)
-            let emulation = try Handover(receivingFrom: sockets.second).emulation
+            let handover = try Handover(receivingFrom: sockets.second)
             let load = try guest.begin(.deviceLoad())
-            try emulation.reply(try emulation.take(exactly: 1)[0], 12)
+            try handover.emulation.reply(try handover.emulation.take(exactly: 1)[0], 12)
             #expect(try guest.finish(load) == 12)
-            try Handover.send(emulation, over: sockets.first)
-            close(emulation)
+            try Handover.send(handover.emulation, over: sockets.first)
+            close(handover)
             // In the socket's queue it is open: the guest waits.
             let waiting = try guest.begin(.deviceLoad())
             try guest.expectWaiting(waiting)
