@@ -82,6 +82,11 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        // The device of README, as it stands there.
+        .executableTarget(
+            name: "Doorbell", dependencies: ["DeviceEmulation", "LinuxSystem", "MMIOForwarding"],
+            path: "Examples/Doorbell", swiftSettings: [.swiftLanguageMode(.v6)]),
+
         .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem", system], swiftSettings: strict),
         .testTarget(name: "KVMTests", dependencies: ["KVM", "GuestPrograms", system], swiftSettings: strict),
         .testTarget(name: "MMIOForwardingTests", dependencies: ["MMIOForwarding"], swiftSettings: strict),
@@ -93,7 +98,8 @@ let package = Package(
             name: "ReferenceDevicesTests",
             dependencies: ["ReferenceDevices", "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding"],
             swiftSettings: strict),
-        .testTarget(name: "KernelModuleTests", dependencies: ["KernelModule", "LinuxSystem", system], swiftSettings: strict),
+        .testTarget(
+            name: "KernelModuleTests", dependencies: ["KernelModule", "LinuxSystem", system], swiftSettings: strict),
         .testTarget(
             name: "ForwardingProcessesTests",
             dependencies: [

@@ -21,7 +21,9 @@ public struct UnixSocket: ~Copyable, Sendable {
     /// - Throws: errno: ENOENT, ECONNREFUSED, EACCES, ENAMETOOLONG above 107 bytes.
     public init(connectingTo path: FilePath) throws(Errno) {
         // A signal in the middle leaves a socket that is thrown away, so calling again is right.
-        let raw = try systemCall(onInterrupt: .retry) { unsafe path.withPlatformString { unsafe clinux_unix_connect($0) } }
+        let raw = try systemCall(onInterrupt: .retry) {
+            unsafe path.withPlatformString { unsafe clinux_unix_connect($0) }
+        }
         descriptor = OwnedDescriptor(adopting: raw)
     }
 
@@ -143,7 +145,9 @@ public struct UnixListener: ~Copyable, Sendable {
     ///
     /// - Throws: errno: EADDRINUSE if something is at `path`, EACCES, ENAMETOOLONG above 107 bytes.
     public init(at path: FilePath) throws(Errno) {
-        let raw = try systemCall(onInterrupt: .retry) { unsafe path.withPlatformString { unsafe clinux_unix_listen($0, 1) } }
+        let raw = try systemCall(onInterrupt: .retry) {
+            unsafe path.withPlatformString { unsafe clinux_unix_listen($0, 1) }
+        }
         descriptor = OwnedDescriptor(adopting: raw)
         self.path = path
     }

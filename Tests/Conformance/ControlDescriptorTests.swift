@@ -53,7 +53,9 @@ struct ControlDescriptorTests {
         #expect(information.maximumShadowSize == 0)
     }
 
-    @Test("an unknown command is ENOTTY", arguments: [UInt(0xaeff), 0x4004_aef4, 0, 0xc008_5401, CKVMUSER_INFO &+ 1 << 16])
+    @Test(
+        "an unknown command is ENOTTY",
+        arguments: [UInt(0xaeff), 0x4004_aef4, 0, 0xc008_5401, CKVMUSER_INFO &+ 1 << 16])
     func unknownCommand(command: UInt) throws {
         #expect(errno(try makeDevice(), command, UInt64(0)) == .inappropriateIOCTLForDevice)
     }
@@ -72,10 +74,12 @@ struct ControlDescriptorTests {
         }
     }
 
-    @Test("EMULATION_FD: unknown flags and padding are EINVAL", arguments: [
-        // O_WRONLY, O_APPEND, the highest bit; then padding.
-        (1, 0), (0o2000, 0), (0x8000_0000, 0), (0, 1), (0, UInt32.max),
-    ] as [(UInt32, UInt32)])
+    @Test(
+        "EMULATION_FD: unknown flags and padding are EINVAL",
+        arguments: [
+            // O_WRONLY, O_APPEND, the highest bit; then padding.
+            (1, 0), (0o2000, 0), (0x8000_0000, 0), (0, 1), (0, UInt32.max),
+        ] as [(UInt32, UInt32)])
     func emulationFlags(flags: UInt32, pad: UInt32) throws {
         let device = try makeDevice()
         let bad = kvm_dev_user_emulation_fd(flags: flags, pad: pad)
@@ -104,30 +108,32 @@ struct ControlDescriptorTests {
         _ = try device.makeEmulationDescriptor()
     }
 
-    @Test("PA_RANGE: every bad argument is EINVAL and changes nothing", arguments: [
-        // wraps
-        kvm_dev_user_pa_range(addr: UInt64.max, len: 2, bus: 0, id: 1, flags: 0, pad: 0),
-        kvm_dev_user_pa_range(addr: UInt64.max - 0xfff, len: 0x1000, bus: 0, id: 1, flags: 0, pad: 0),
-        // longer than KVM's bus can hold
-        kvm_dev_user_pa_range(addr: 0x1_0000_0000, len: 0x8000_0000, bus: 0, id: 1, flags: 0, pad: 0),
-        kvm_dev_user_pa_range(addr: 0, len: UInt64.max, bus: 0, id: 1, flags: 0, pad: 0),
-        // unknown bus
-        kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: 2, id: 1, flags: 0, pad: 0),
-        kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: UInt32.max, id: 1, flags: 0, pad: 0),
-        // ports past 64 KiB
-        kvm_dev_user_pa_range(addr: 0xffff, len: 2, bus: 1, id: 1, flags: 0, pad: 0),
-        kvm_dev_user_pa_range(addr: 0x10000, len: 1, bus: 1, id: 1, flags: 0, pad: 0),
-        // unknown id
-        kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: 0, id: 64, flags: 0, pad: 0),
-        kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: 0, id: UInt32.max, flags: 0, pad: 0),
-        // unknown flags, padding
-        kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: 0, id: 1, flags: 1, pad: 0),
-        kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: 0, id: 1, flags: 0x8000_0000, pad: 0),
-        kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: 0, id: 1, flags: 0, pad: 1),
-        // a removal is checked as well
-        kvm_dev_user_pa_range(addr: 0, len: 0, bus: 2, id: 0, flags: 0, pad: 0),
-        kvm_dev_user_pa_range(addr: 0, len: 0, bus: 0, id: 0, flags: 1, pad: 0),
-    ].map(RangeArgument.init))
+    @Test(
+        "PA_RANGE: every bad argument is EINVAL and changes nothing",
+        arguments: [
+            // wraps
+            kvm_dev_user_pa_range(addr: UInt64.max, len: 2, bus: 0, id: 1, flags: 0, pad: 0),
+            kvm_dev_user_pa_range(addr: UInt64.max - 0xfff, len: 0x1000, bus: 0, id: 1, flags: 0, pad: 0),
+            // longer than KVM's bus can hold
+            kvm_dev_user_pa_range(addr: 0x1_0000_0000, len: 0x8000_0000, bus: 0, id: 1, flags: 0, pad: 0),
+            kvm_dev_user_pa_range(addr: 0, len: UInt64.max, bus: 0, id: 1, flags: 0, pad: 0),
+            // unknown bus
+            kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: 2, id: 1, flags: 0, pad: 0),
+            kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: UInt32.max, id: 1, flags: 0, pad: 0),
+            // ports past 64 KiB
+            kvm_dev_user_pa_range(addr: 0xffff, len: 2, bus: 1, id: 1, flags: 0, pad: 0),
+            kvm_dev_user_pa_range(addr: 0x10000, len: 1, bus: 1, id: 1, flags: 0, pad: 0),
+            // unknown id
+            kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: 0, id: 64, flags: 0, pad: 0),
+            kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: 0, id: UInt32.max, flags: 0, pad: 0),
+            // unknown flags, padding
+            kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: 0, id: 1, flags: 1, pad: 0),
+            kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: 0, id: 1, flags: 0x8000_0000, pad: 0),
+            kvm_dev_user_pa_range(addr: 0x2000, len: 0x1000, bus: 0, id: 1, flags: 0, pad: 1),
+            // a removal is checked as well
+            kvm_dev_user_pa_range(addr: 0, len: 0, bus: 2, id: 0, flags: 0, pad: 0),
+            kvm_dev_user_pa_range(addr: 0, len: 0, bus: 0, id: 0, flags: 1, pad: 0),
+        ].map(RangeArgument.init))
     func badRange(_ argument: RangeArgument) throws {
         let device = try makeDevice()
         try device.setRange(0, to: GuestRange(.memory, at: 0xd000_0000, length: 0x1000))
@@ -137,9 +143,11 @@ struct ControlDescriptorTests {
         #expect(throws: none) { try device.removeRange(1) }
     }
 
-    @Test("PA_RANGE: an overlap with another range of the device on that bus is EEXIST", arguments: [
-        (0x1000, 0x1000), (0x0800, 0x0801), (0x1fff, 1), (0x0, 0x10000), (0x1400, 0x10),
-    ] as [(UInt64, UInt64)])
+    @Test(
+        "PA_RANGE: an overlap with another range of the device on that bus is EEXIST",
+        arguments: [
+            (0x1000, 0x1000), (0x0800, 0x0801), (0x1fff, 1), (0x0, 0x10000), (0x1400, 0x10),
+        ] as [(UInt64, UInt64)])
     func overlap(address: UInt64, length: UInt64) throws {
         let device = try makeDevice()
         try device.setRange(0, to: GuestRange(.memory, at: 0x1000, length: 0x1000))
@@ -175,7 +183,8 @@ struct ControlDescriptorTests {
                 let other = Box(try makeDevice())
                 others.append(other)
                 for id in 0..<UInt32(64) {
-                    try other.value.setRange(id, to: GuestRange(.memory, at: 0x1_0000_0000 + placed * 0x1000, length: 8))
+                    try other.value.setRange(
+                        id, to: GuestRange(.memory, at: 0x1_0000_0000 + placed * 0x1000, length: 8))
                     placed += 1
                 }
             }
