@@ -2,7 +2,7 @@
 //
 // A server on a thread of its own.
 
-import Glibc
+import LinuxSystem
 import MMIOForwarding
 import Synchronization
 public import SystemPackage
@@ -11,26 +11,12 @@ public import SystemPackage
 ///
 /// Every thread must be waited for, once, with ``wait()``.
 public struct ServerThread: ~Copyable, Sendable {
-    private let thread: pthread_t
+    private let thread: NativeThread
     private let work: any ServerWork
 
     fileprivate init(_ work: any ServerWork) throws(Errno) {
         self.work = work
-        // SAFETY: the thread takes over this reference, and gives it back when it ends.
-        let argument = unsafe Unmanaged.passRetained(ThreadArgument(work))
-        var thread = pthread_t()
-        let error = unsafe pthread_create(
-            &thread, nil,
-            { argument in
-                guard let argument = unsafe argument else { return nil }
-                unsafe Unmanaged<ThreadArgument>.fromOpaque(argument).takeRetainedValue().work.run()
-                return nil
-            }, argument.toOpaque())
-        guard error == 0 else {
-            unsafe argument.release()
-            throw Errno(rawValue: error)
-        }
-        self.thread = thread
+        thread = try NativeThread { work.run() }
     }
 
     /// Waits until the server returns. C: `pthread_join`.
@@ -39,7 +25,8 @@ public struct ServerThread: ~Copyable, Sendable {
     /// - Throws: what ``DeviceServer/run()`` threw.
     @discardableResult
     public consuming func wait() throws(Errno) -> ServerEnd {
-        pthread_join(thread, nil)
+        let work = work
+        thread.join()
         return try work.result.get()
     }
 }
@@ -81,13 +68,4 @@ private final class ServerJob<Device: MMIODevice & ~Copyable, Transport: Request
     }
 
     var result: Result<ServerEnd, Errno> { end.withLock { $0 } }
-}
-
-/// What pthread_create's one pointer points at.
-private final class ThreadArgument {
-    let work: any ServerWork
-
-    init(_ work: any ServerWork) {
-        self.work = work
-    }
 }

@@ -4,6 +4,7 @@
 
 import Glibc
 public import KVM
+import LinuxSystem
 import Synchronization
 import SystemPackage
 
@@ -60,21 +61,11 @@ public final class RunningProgram: Sendable {
         self.guest = guest
         interrupter = vcpu.interrupter
         let work = Work(vcpu, outcome, respond)
-        var thread = pthread_t()
-        // SAFETY: the thread takes over the one reference that passRetained makes.
-        let argument = unsafe Unmanaged.passRetained(work)
-        let error = unsafe pthread_create(
-            &thread, nil,
-            {
-                guard let argument = unsafe $0 else { return nil }
-                unsafe Unmanaged<Work>.fromOpaque(argument).takeRetainedValue().run()
-                return nil
-            }, argument.toOpaque())
-        guard error == 0 else {
-            unsafe argument.release()
-            throw KVMError(call: "pthread_create", errno: Errno(rawValue: error))
+        do {
+            try NativeThread { work.run() }.detach()
+        } catch {
+            throw KVMError(call: "pthread_create", errno: error)
         }
-        pthread_detach(thread)
     }
 
     /// Whether the program has ended, or its thread has thrown.

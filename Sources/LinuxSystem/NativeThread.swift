@@ -5,7 +5,7 @@
 import Glibc
 public import SystemPackage
 
-/// A thread that runs one closure and has to be waited for, once, with ``join()``.
+/// A thread that runs one closure, to be waited for with ``join()`` or let go with ``detach()``.
 public struct NativeThread: ~Copyable, Sendable {
     private let thread: pthread_t
 
@@ -42,6 +42,11 @@ public struct NativeThread: ~Copyable, Sendable {
     /// Waits until the closure has returned. C: `pthread_join`.
     public consuming func join() {
         pthread_join(thread, nil)
+    }
+
+    /// Lets the thread end when it likes. C: `pthread_detach`.
+    public consuming func detach() {
+        pthread_detach(thread)
     }
 
     /// What pthread_create's one pointer points at.
