@@ -99,6 +99,8 @@ public struct EmulationSession: Sendable {
         let stopper = try Stopper(on: signals) { shared.stop() }
         let end = Result { try run(threads, shared, on: emulation, observer, logger) }
         stopper.end()
+        // Obeyed: it must not end the process before the report.
+        while signals.take() != nil {}
         return Report(counters: shared.counters, end: try end.get())
     }
 
