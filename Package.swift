@@ -47,7 +47,8 @@ let package = Package(
         .target(
             name: "MMIOForwarding", dependencies: ["CKVMUser", "KVM", "LinuxSystem", system],
             swiftSettings: strict),
-        .target(name: "GuestPrograms", dependencies: ["CGuestPrograms", "KVM", system], swiftSettings: strict),
+        .target(
+            name: "GuestPrograms", dependencies: ["CGuestPrograms", "KVM", "LinuxSystem", system], swiftSettings: strict),
 
         // Devices.
         .target(

@@ -54,7 +54,8 @@ MODULE_PARM_DESC(device_type, "number for KVM_CREATE_DEVICE; one that x86 leaves
 
 static void *kvm_user_find(const char *symbol)
 {
-	struct kprobe probe = { .symbol_name = symbol };
+	/* Disabled: no code is patched, the address is all that is wanted. */
+	struct kprobe probe = { .symbol_name = symbol, .flags = KPROBE_FLAG_DISABLED };
 	int ret = register_kprobe(&probe);
 
 	if (ret) {

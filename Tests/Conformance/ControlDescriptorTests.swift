@@ -16,7 +16,7 @@ struct ControlDescriptorTests {
 
     init() throws {
         try ModuleUnderTest.load()
-        machine = try KVMHeldMachine.system().makeVirtualMachine()
+        machine = try KVMSystem().makeVirtualMachine()
     }
 
     private func makeDevice() throws -> ControlDescriptor {

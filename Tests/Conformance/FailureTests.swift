@@ -110,7 +110,7 @@ struct FailureTests {
     @Test("F4: closing while four vCPUs load and store, again and again, hangs nobody")
     func closeUnderLoad() throws {
         try ModuleUnderTest.load()
-        let machine = try GuestMachine(in: try KVMHeldMachine.system().makeVirtualMachine(), vcpus: 4)
+        let machine = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 4)
         let control = try ControlDescriptor(in: machine.machine)
         try control.setTimeout(.seconds(60))
         try control.setRange(0, to: GuestRange(.memory, at: ForwardedGuest.base, length: 0x1000))

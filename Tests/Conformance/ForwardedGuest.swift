@@ -33,7 +33,7 @@ final class ForwardedGuest: Sendable {
 
     private init(vcpus: Int, timeout: Duration?) throws {
         try ModuleUnderTest.load()
-        let guest = try GuestMachine(in: try KVMHeldMachine.system().makeVirtualMachine(), vcpus: vcpus)
+        let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: vcpus)
         self.guest = guest
         control = try ControlDescriptor(in: guest.machine)
         try control.setTimeout(timeout)

@@ -15,7 +15,7 @@ import Testing
 
     /// Fails, and does not skip, where there is no KVM.
     init() throws {
-        system = try KVMHeldMachine.system()
+        system = try KVMSystem()
     }
 
     /// Runs a program on one vCPU and checks every access, every loaded value and the checksum.

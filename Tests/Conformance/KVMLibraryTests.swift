@@ -16,7 +16,7 @@ import Testing
 
     /// Fails, and does not skip, where there is no KVM.
     init() throws {
-        system = try KVMHeldMachine.system()
+        system = try KVMSystem()
     }
 
     /// A vCPU of a new virtual machine about to run `code`.

@@ -23,7 +23,7 @@ struct LifetimeTests {
         var emulation: EmulationDescriptor?
 
         init() throws {
-            let machine = try KVMHeldMachine.system().makeVirtualMachine()
+            let machine = try KVMSystem().makeVirtualMachine()
             let control = try ControlDescriptor(in: machine)
             try control.setRange(0, to: GuestRange(.memory, at: 0xd000_0000, length: 0x1000))
             emulation = try control.makeEmulationDescriptor()
@@ -66,7 +66,7 @@ struct LifetimeTests {
     @Test("closing the control descriptor does not stop the device")
     func controlClosed() throws {
         try ModuleUnderTest.load()
-        let guest = try GuestMachine(in: try KVMHeldMachine.system().makeVirtualMachine(), vcpus: 1)
+        let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 1)
         let emulation = try Self.makeDevice(in: guest.machine)
         let program = try guest.start(.loadLoop(.four), .init(target: ForwardedGuest.base, count: 10), on: 0)
         for value in 0..<UInt64(10) { try emulation.reply(try emulation.take(exactly: 1)[0], value) }
@@ -100,7 +100,7 @@ struct LifetimeTests {
 
     /// Runs a guest that stores a few values, ends it, and keeps the emulation descriptor.
     private static func runAndDrop(stores: Int) throws -> EmulationDescriptor {
-        let guest = try GuestMachine(in: try KVMHeldMachine.system().makeVirtualMachine(), vcpus: 1)
+        let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 1)
         let emulation = try makeDevice(in: guest.machine)
         let program = try guest.start(.storeLoop(.four), .init(target: ForwardedGuest.base, count: stores), on: 0)
         _ = try program.join()
@@ -110,7 +110,7 @@ struct LifetimeTests {
     @Test("a process that owes as many replies as it may still reads what was stored when the VM goes")
     func owingAtTheEnd() throws {
         let emulation = try ModuleUnderTest.withQueueDepth(2) { () throws -> Box<EmulationDescriptor> in
-            let guest = try GuestMachine(in: try KVMHeldMachine.system().makeVirtualMachine(), vcpus: 1)
+            let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 1)
             let emulation = try Self.makeDevice(in: guest.machine)
             let program = try guest.start(.storeLoop(.four), .init(target: ForwardedGuest.base, count: 4), on: 0)
             _ = try emulation.take(exactly: 2)
@@ -125,7 +125,7 @@ struct LifetimeTests {
     @Test("threads that wait in read and in poll see the VM go")
     func waitersSeeTheEnd() throws {
         try ModuleUnderTest.load()
-        var machine: VirtualMachine? = try KVMHeldMachine.system().makeVirtualMachine()
+        var machine: VirtualMachine? = try KVMSystem().makeVirtualMachine()
         let emulation = Box(try Self.makeDevice(in: try #require(machine)))
         let readers = try (0..<3).map { _ in try BackgroundTask { try emulation.value.takeNow().count } }
         let poller = try BackgroundTask { try emulation.value.poll(milliseconds: 60_000) }
@@ -177,7 +177,7 @@ struct LifetimeTests {
     @Test("only the process that made the VM configures it: EIO for any other")
     func otherProcess() throws {
         try ModuleUnderTest.load()
-        let control = try ControlDescriptor(in: try KVMHeldMachine.system().makeVirtualMachine())
+        let control = try ControlDescriptor(in: try KVMSystem().makeVirtualMachine())
         let flags = fcntl(control.descriptor.rawValue, F_GETFD)
         _ = fcntl(control.descriptor.rawValue, F_SETFD, flags & ~FD_CLOEXEC)
         // KVM_DEV_USER_INFO from a child that inherited the descriptor.

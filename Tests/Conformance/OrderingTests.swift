@@ -169,7 +169,7 @@ struct OrderingTests {
     @Test("O6: a queue of depth 4 flooded by one vCPU, while another loads, loses and reorders nothing (O5)")
     func flood() throws {
         try ModuleUnderTest.withQueueDepth(4) {
-            let machine = try GuestMachine(in: try KVMHeldMachine.system().makeVirtualMachine(), vcpus: 2)
+            let machine = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 2)
             let control = try ControlDescriptor(in: machine.machine)
             try control.setTimeout(.seconds(60))
             try control.setRange(0, to: GuestRange(.memory, at: ForwardedGuest.base, length: 0x1000))

@@ -89,7 +89,7 @@ struct RangeTests {
     @Test("a move has no gap: an access during it is served at the old place or the new one", arguments: overlaps)
     func noGap(places: [GuestRange]) throws {
         try ModuleUnderTest.load()
-        let guest = try GuestMachine(in: try KVMHeldMachine.system().makeVirtualMachine(), vcpus: 2, capacity: 4000)
+        let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 2, capacity: 4000)
         let control = try ControlDescriptor(in: guest.machine)
         try control.setRange(0, to: places[0])
         // Neighbours on the bus must stay reachable as well.

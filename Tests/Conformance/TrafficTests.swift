@@ -18,7 +18,7 @@ struct TrafficTests {
     func fourCPUs(threads: Int) throws {
         try ModuleUnderTest.load()
         let count = 100_000
-        let guest = try GuestMachine(in: try KVMHeldMachine.system().makeVirtualMachine(), vcpus: 4, capacity: count)
+        let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 4, capacity: count)
         // Each vCPU has 4 KiB of its own, across a page boundary.
         let arguments = (0..<UInt64(4)).map { vcpu in
             GuestProgram.Arguments(
@@ -53,7 +53,7 @@ struct TrafficTests {
         arguments: awkward)
     func wholeValues(program: GuestProgram) throws {
         try ModuleUnderTest.load()
-        let guest = try GuestMachine(in: try KVMHeldMachine.system().makeVirtualMachine(), vcpus: 1)
+        let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 1)
         let arguments = GuestProgram.Arguments(target: ForwardedGuest.base + 0x1000, count: 100, seed: 77)
         let checker = OrderChecker([program.accesses(arguments)])
         let server = try ServedMachine(guest, WindowMemory(count: 0x8000), threads: 1, checker.check)
@@ -73,7 +73,7 @@ struct TrafficTests {
     @Test("port I/O, single and by string instructions, comes one by one with its data", arguments: ports)
     func portAccesses(program: GuestProgram) throws {
         try ModuleUnderTest.load()
-        let guest = try GuestMachine(in: try KVMHeldMachine.system().makeVirtualMachine(), vcpus: 1)
+        let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 1)
         let control = try ControlDescriptor(in: guest.machine)
         try control.setRange(5, to: GuestRange(.ports, at: 0x600, length: 4))
         let emulation = try control.makeEmulationDescriptor()
