@@ -69,7 +69,10 @@ struct BootCommand {
 
     /// QEMU's own arguments, which must come last.
     private func qemu(_ options: [String]) -> [String] {
-        let cpu = configuration.accelerator == .emulation ? "max" : "host"
-        return ["--qemu-opts", "-cpu", cpu] + options + configuration.qemuOptions
+        let isEmulated = configuration.accelerator == .emulation
+        // One thread for all emulated CPUs: with one each, QEMU 7.2 has let kernels spin in code that had been patched,
+        // and corrupted a stack, while several vCPUs ran. The first -accel counts, so a caller's own goes before.
+        let accelerator = isEmulated ? ["-accel", "tcg,thread=single"] : []
+        return ["--qemu-opts", "-cpu", isEmulated ? "max" : "host"] + options + configuration.qemuOptions + accelerator
     }
 }

@@ -98,6 +98,7 @@ struct TrafficTests {
 /// A guest machine with a device that servers of this process serve.
 private struct ServedMachine {
     let device: SharedDevice<WindowMemory>
+    private let emulation: Box<EmulationDescriptor>
     private let threads: Mutexed
 
     private final class Mutexed: Sendable {
@@ -110,18 +111,19 @@ private struct ServedMachine {
         let control = try ControlDescriptor(in: guest.machine)
         try control.setTimeout(.seconds(60))
         try control.setRange(0, to: GuestRange(.memory, at: ForwardedGuest.base, length: UInt64(memory.bytes.count)))
-        let emulation = try control.makeEmulationDescriptor()
+        emulation = Box(try control.makeEmulationDescriptor())
         device = SharedDevice(memory)
         threads = Mutexed()
         for _ in 0..<count {
-            let server = DeviceServer(device, on: try emulation.duplicate(), observer: observer)
+            let server = DeviceServer(device, on: try emulation.value.duplicate(), observer: observer)
             let thread = Box(Mutex<ServerThread?>(try server.start()))
             threads.threads.withLock { $0.append(thread) }
         }
     }
 
-    /// Ends the servers.
+    /// Lets the servers take what is still pending, and ends them.
     func finish() throws -> ServerCounters {
+        #expect(try eventually { try !emulation.value.poll(milliseconds: 0).contains(.readable) })
         device.stop()
         for thread in threads.threads.withLock({ $0 }) {
             if let thread = thread.value.withLock({ $0.take() }) { try thread.wait() }

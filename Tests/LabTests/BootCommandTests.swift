@@ -40,10 +40,10 @@ struct BootCommandTests {
         #expect(arguments.contains("--show-boot-console") && arguments.contains("--verbose"))
     }
 
-    @Test("One's own QEMU arguments come last, so that they win")
+    @Test("One's own QEMU arguments come where they win: after the others, before the accelerator")
     func qemuOptions() {
         let arguments = Self.arguments { $0.qemuOptions = ["-icount", "shift=0,sleep=off"] }
-        #expect(arguments.suffix(2) == ["-icount", "shift=0,sleep=off"])
+        #expect(arguments.suffix(4) == ["-icount", "shift=0,sleep=off", "-accel", "tcg,thread=single"])
         #expect(arguments.firstIndex(of: "--qemu-opts")! < arguments.firstIndex(of: "-cpu")!)
         #expect(!arguments[arguments.firstIndex(of: "--qemu-opts")!...].contains { $0.hasPrefix("--k") })
     }
