@@ -48,7 +48,8 @@ let package = Package(
             name: "MMIOForwarding", dependencies: ["CKVMUser", "KVM", "LinuxSystem", system],
             swiftSettings: strict),
         .target(
-            name: "GuestPrograms", dependencies: ["CGuestPrograms", "KVM", "LinuxSystem", system], swiftSettings: strict),
+            name: "GuestPrograms", dependencies: ["CGuestPrograms", "KVM", "LinuxSystem", system], swiftSettings: strict
+        ),
 
         // Devices.
         .target(

@@ -24,29 +24,34 @@ public struct HandoverSocket: ~Copyable {
         }
     }
 
-    /// Makes the socket; a file of a VMM that is no more is replaced. C: `bind`, `listen`, `chown`, `chmod`.
+    /// Makes the socket; a file of a VMM that is no more is replaced. C: `bind`, `listen`, `chown`, `chmod`,
+    /// `link`.
     ///
     /// - Parameters:
     ///   - path: where.
     ///   - access: who may connect.
     /// - Throws: ``HandoverError``: EADDRINUSE if another VMM waits there, EACCES, ENOENT, EPERM for another's group.
     public init(at path: FilePath, _ access: Access = Access()) throws(HandoverError) {
-        let listener = try Self.listener(at: path)
+        // Under another name until its mode is right: nobody finds it too early, and nobody is refused too early.
+        let draft = FilePath("\(path).\(getpid())")
+        var listener = try Self.listener(at: draft, for: path)
         do throws(Errno) {
-            try Self.set(access, at: path)
+            try Self.set(access, at: draft)
         } catch {
             throw HandoverError(action: .setAccess, path: path, errno: error)
+        }
+        UnixListener.removeStale(at: path)
+        do throws(Errno) {
+            try listener.move(to: path)
+        } catch {
+            throw HandoverError(action: .listen, path: path, errno: error == .fileExists ? .addressInUse : error)
         }
         self.listener = listener
     }
 
-    /// Binds with a mode that lets nobody else in meanwhile.
-    private static func listener(at path: FilePath) throws(HandoverError) -> UnixListener {
-        let mask = umask(0o177)
-        defer { umask(mask) }
-        UnixListener.removeStale(at: path)
+    private static func listener(at draft: FilePath, for path: FilePath) throws(HandoverError) -> UnixListener {
         do throws(Errno) {
-            return try UnixListener(at: path)
+            return try UnixListener(at: draft)
         } catch {
             throw HandoverError(action: .listen, path: path, errno: error)
         }

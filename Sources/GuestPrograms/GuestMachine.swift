@@ -28,6 +28,7 @@ public final class GuestMachine: Sendable {
     /// How many loaded values there is room for on each vCPU.
     public let capacity: Int
     private let pageTables: IdentityPageTables
+    private let cpuid: [CPUIDEntry]
 
     private static let codeStart: UInt64 = 0x10000
     private static let areasStart: UInt64 = 0x10_0000
@@ -45,6 +46,7 @@ public final class GuestMachine: Sendable {
         guard (1...128).contains(vcpus), (0...(1 << 22)).contains(capacity) else {
             throw KVMError(call: "guest memory layout", errno: .invalidArgument)
         }
+        cpuid = try KVMSystem().supportedCPUID()
         self.machine = machine
         self.vcpus = vcpus
         self.capacity = capacity
@@ -72,13 +74,16 @@ public final class GuestMachine: Sendable {
         results(index) + UInt64(Self.areaCount(capacity) / 2)
     }
 
-    /// Makes a vCPU on which nothing is loaded yet, with the CPUID of a vCPU that has none set.
+    /// Makes a vCPU on which nothing is loaded yet, with all of the CPUID that KVM supports: later kernels refuse long
+    /// mode without.
     ///
     /// - Parameter index: below ``vcpus``.
     /// - Throws: EEXIST if there is one with that index, EINVAL for one too high.
     public func makeVirtualCPU(index: UInt32) throws(KVMError) -> VirtualCPU {
         guard index < vcpus else { throw KVMError(call: "KVM_CREATE_VCPU", errno: .invalidArgument) }
-        return try machine.makeVirtualCPU(index: index)
+        var vcpu = try machine.makeVirtualCPU(index: index)
+        try vcpu.setCPUID(cpuid)
+        return vcpu
     }
 
     /// Puts a program and its arguments where `vcpu` will begin, and clears its results and scratch.

@@ -139,7 +139,7 @@ public struct UnixListener: ~Copyable, Sendable {
     /// The socket itself.
     public let descriptor: OwnedDescriptor
     /// Where clients find it; removed when this value goes.
-    public let path: FilePath
+    public private(set) var path: FilePath
 
     /// Binds and listens. C: `socket`, `bind`, `listen`.
     ///
@@ -154,6 +154,18 @@ public struct UnixListener: ~Copyable, Sendable {
 
     deinit {
         _ = unsafe path.withPlatformString { unsafe unlink($0) }
+    }
+
+    /// Gives the socket's file another name, in the same file system. C: `link`, `unlink`.
+    ///
+    /// - Throws: errno: EEXIST if something is there.
+    public mutating func move(to path: FilePath) throws(Errno) {
+        let old = self.path
+        try systemCall(onInterrupt: .retry) {
+            unsafe old.withPlatformString { old in unsafe path.withPlatformString { unsafe link(old, $0) } }
+        }
+        self.path = path
+        try systemCall(onInterrupt: .retry) { unsafe old.withPlatformString { unsafe unlink($0) } }
     }
 
     /// Waits for a client. C: `accept4`.
