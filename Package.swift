@@ -35,7 +35,6 @@ let package = Package(
         .target(name: "CKVM"),
         .target(name: "CGuestPrograms"),
         .target(name: "CKVMUser"),
-        .target(name: "CKernelModule"),
         .systemLibrary(name: "Ckmod", pkgConfig: "libkmod", providers: [.apt(["libkmod-dev"])]),
         .systemLibrary(name: "Cudev", pkgConfig: "libudev", providers: [.apt(["libudev-dev"])]),
 
@@ -71,7 +70,7 @@ let package = Package(
 
         // The machine that it runs on.
         .target(
-            name: "KernelModule", dependencies: ["CKernelModule", "Ckmod", "Cudev", "LinuxSystem", system],
+            name: "KernelModule", dependencies: ["CKVM", "CLinuxSystem", "Ckmod", "Cudev", "LinuxSystem", system],
             swiftSettings: strict),
         .target(name: "Lab", dependencies: ["LinuxSystem", system], swiftSettings: strict),
 

@@ -139,6 +139,11 @@ int clinux_accept(int socket)
 	return accept4(socket, NULL, NULL, SOCK_CLOEXEC);
 }
 
+bool clinux_contains(const void *bytes, size_t count, const void *pattern, size_t pattern_count)
+{
+	return memmem(bytes, count, pattern, pattern_count) != NULL;
+}
+
 int clinux_eventfd(void)
 {
 	return eventfd(0, EFD_CLOEXEC);

@@ -2,7 +2,7 @@
 //
 // The single checks of a machine report: first what guests need now.
 
-import CKernelModule
+import CLinuxSystem
 import SystemPackage
 
 /// The machine under examination.
@@ -212,7 +212,7 @@ extension [UInt8] {
     fileprivate func holds(_ text: StaticString) -> Bool {
         unsafe withUnsafeBytes { bytes in
             guard let start = bytes.baseAddress else { return false }
-            return unsafe ckernelmodule_contains(start, bytes.count, text.utf8Start, text.utf8CodeUnitCount)
+            return unsafe clinux_contains(start, bytes.count, text.utf8Start, text.utf8CodeUnitCount)
         }
     }
 }

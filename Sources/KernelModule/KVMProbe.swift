@@ -2,7 +2,7 @@
 //
 // One look into /dev/kvm: does it answer, and would it make a device of a given type.
 
-import CKernelModule
+import CKVM
 import LinuxSystem
 public import SystemPackage
 
@@ -40,7 +40,7 @@ public struct KVMProbe: Sendable, Hashable {
     public init(asking path: FilePath = "/dev/kvm", deviceType: UInt32?) {
         do throws(Errno) {
             let system = try OwnedDescriptor.open(path, .readWrite)
-            let version = try system.ioctl(CKERNELMODULE_GET_API_VERSION)
+            let version = try system.ioctl(CKVM_GET_API_VERSION)
             let (machine, device) = Self.askForMachine(system, deviceType)
             self.init(version: .yes(version), machine: machine, device: device)
         } catch {
@@ -50,7 +50,7 @@ public struct KVMProbe: Sendable, Hashable {
 
     private static func askForMachine(_ system: borrowing OwnedDescriptor, _ type: UInt32?) -> (Answer, Answer) {
         do throws(Errno) {
-            let machine = OwnedDescriptor(adopting: try system.ioctl(CKERNELMODULE_CREATE_VM))
+            let machine = OwnedDescriptor(adopting: try system.ioctl(CKVM_CREATE_VM))
             return (.yes(0), type.map { askForDevice(machine, $0) } ?? .notAsked)
         } catch {
             return (.no(error), .notAsked)
@@ -58,9 +58,9 @@ public struct KVMProbe: Sendable, Hashable {
     }
 
     private static func askForDevice(_ machine: borrowing OwnedDescriptor, _ type: UInt32) -> Answer {
-        var request = kvm_create_device(type: type, fd: 0, flags: CKERNELMODULE_CREATE_DEVICE_TEST)
+        var request = kvm_create_device(type: type, fd: 0, flags: UInt32(KVM_CREATE_DEVICE_TEST))
         do throws(Errno) {
-            return .yes(try machine.ioctl(CKERNELMODULE_CREATE_DEVICE, &request))
+            return .yes(try machine.ioctl(CKVM_CREATE_DEVICE, &request))
         } catch {
             return .no(error)
         }

@@ -233,6 +233,48 @@ struct EmulationDescriptorTests {
         }
     }
 
+    @Test("write: a stale reply behind good ones stays to be told, once, as ESTALE", arguments: [1, 15, 16, 30])
+    func staleInTheMiddle(good: Int) throws {
+        try ForwardedGuest.run(vcpus: 2, timeout: .milliseconds(300)) { guest in
+            let emulation = try guest.control.makeEmulationDescriptor()
+            for value in 0..<good { try guest.perform(.deviceStore(UInt128(value)), on: 0) }
+            let load = try guest.begin(.deviceLoad(), on: 1)
+            let requests = try emulation.take(exactly: good + 1)
+            try guest.finish(load, on: 1)
+            try guest.perform(.deviceStore(99), on: 0)
+            let all = requests + (try emulation.take(exactly: 1))
+            let replies = all.map { $0.reply() }
+            #expect(try emulation.send(replies) == good)
+            let rest = Array(replies.dropFirst(good))
+            #expect(throws: Errno.stale) { try emulation.send(rest) }
+            #expect(throws: Errno.invalidArgument) { try emulation.send(rest) }
+            #expect(try emulation.send(Array(rest.dropFirst())) == 1)
+            let counters = try DebugCounters.ofNewestDevice()
+            #expect(counters["late_replies"] == 1)
+            #expect(counters["invalid_replies"] == 1)
+        }
+    }
+
+    @Test("read and write take their buffers in pieces: readv, writev")
+    func vectors() throws {
+        try ForwardedGuest.run { guest in
+            let emulation = try guest.control.makeEmulationDescriptor()
+            for value in 0..<3 { try guest.perform(.deviceStore(UInt128(value))) }
+            var bytes = [UInt8](repeating: 0, count: 120)
+            let transferred = unsafe bytes.withUnsafeMutableBytes { bytes -> (Int, Int) in
+                // 3 requests in pieces of 50, 60 and 10 bytes.
+                let start = unsafe bytes.baseAddress
+                var pieces = unsafe [
+                    iovec(iov_base: start, iov_len: 50), iovec(iov_base: start.map { unsafe $0 + 50 }, iov_len: 60),
+                    iovec(iov_base: start.map { unsafe $0 + 110 }, iov_len: 10),
+                ]
+                let read = unsafe readv(emulation.descriptor.rawValue, &pieces, 3)
+                return unsafe (read, writev(emulation.descriptor.rawValue, &pieces, 3))
+            }
+            #expect(transferred == (120, 120))
+        }
+    }
+
     @Test("write: a load's value is its lowest bytes, whatever the rest of the reply's data", arguments: [1, 2, 4, 8])
     func upperBytesIgnored(length: Int) throws {
         try ForwardedGuest.run { guest in

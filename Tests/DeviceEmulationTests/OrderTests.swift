@@ -37,8 +37,8 @@ struct OrderTests {
             servers.append(ServerHandle(try DeviceServer(shared, on: bus.transport(), batch: batch).start()))
         }
         let wrong = Atomic(0)
-        let guests = (0..<4).map { vcpu in
-            PlainThread {
+        let guests = try (0..<4).map { vcpu in
+            try ThreadHandle {
                 for value in 1...5_000 as ClosedRange<UInt64> {
                     bus.store(0, length: 8, value, vcpu: UInt32(vcpu))
                     if value % 16 == 0, bus.load(0, length: 8, vcpu: UInt32(vcpu)) != value {

@@ -3,7 +3,7 @@
 // Threads, random numbers and hostile requests for the tests.
 
 import DeviceEmulation
-import Glibc
+import LinuxSystem
 import MMIOForwarding
 import SystemPackage
 
@@ -21,31 +21,16 @@ final class ServerHandle {
     }
 }
 
-/// A thread that runs a closure: a vCPU.
-final class PlainThread {
-    private final class Body {
-        let run: @Sendable () -> Void
-        init(_ run: @escaping @Sendable () -> Void) { self.run = run }
-    }
+/// A NativeThread that an array can hold.
+final class ThreadHandle {
+    private var thread: NativeThread?
 
-    private var thread = pthread_t()
-
-    init(_ body: @escaping @Sendable () -> Void) {
-        // SAFETY: the thread takes over the reference.
-        let argument = unsafe Unmanaged.passRetained(Body(body))
-        let error = unsafe pthread_create(
-            &thread, nil,
-            { argument in
-                if let argument = unsafe argument {
-                    unsafe Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
-                }
-                return nil
-            }, argument.toOpaque())
-        precondition(error == 0)
+    init(_ body: @escaping @Sendable () -> Void) throws(Errno) {
+        thread = try NativeThread(body)
     }
 
     func join() {
-        pthread_join(thread, nil)
+        thread.take()?.join()
     }
 }
 

@@ -4,6 +4,7 @@
 #ifndef CLINUXSYSTEM_H
 #define CLINUXSYSTEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
@@ -32,6 +33,9 @@ int clinux_unix_connect(const char *_Nonnull path);
 
 /// accept4 with SOCK_CLOEXEC. -1 with errno, or the connection's descriptor.
 int clinux_accept(int socket);
+
+/// Whether the `pattern_count` bytes of `pattern` are somewhere in the `count` bytes (memmem).
+bool clinux_contains(const void *_Nonnull bytes, size_t count, const void *_Nonnull pattern, size_t pattern_count);
 
 /// eventfd with count 0 and EFD_CLOEXEC. -1 with errno, or the descriptor.
 int clinux_eventfd(void);
