@@ -80,7 +80,8 @@ extension VirtualCPU {
     ///   - pageTables: in the guest's memory.
     ///   - arguments: go where the System V calling convention has them: rdi, rsi, rdx, rcx, r8, r9; what is
     ///     missing is 0, and a seventh is ignored.
-    /// - Throws: EINVAL if the CPU model has no long mode; errno of the calls.
+    /// - Throws: EINVAL if the vCPU's CPUID has no long mode, which to later kernels (6.12 is one) means also that
+    ///   ``setCPUID(_:)`` was not called; errno of the calls.
     public mutating func startInLongMode(
         at entry: UInt64, stack: UInt64 = 0, pageTables: IdentityPageTables, arguments: [UInt64] = []
     ) throws(KVMError) {

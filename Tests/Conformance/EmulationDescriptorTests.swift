@@ -263,7 +263,7 @@ struct EmulationDescriptorTests {
             var bytes = [UInt8](repeating: 0, count: 120)
             let transferred = unsafe bytes.withUnsafeMutableBytes { bytes -> (Int, Int) in
                 // 3 requests in pieces of 50, 60 and 10 bytes.
-                let start = unsafe bytes.baseAddress
+                let start = bytes.baseAddress
                 var pieces = unsafe [
                     iovec(iov_base: start, iov_len: 50), iovec(iov_base: start.map { unsafe $0 + 50 }, iov_len: 60),
                     iovec(iov_base: start.map { unsafe $0 + 110 }, iov_len: 10),

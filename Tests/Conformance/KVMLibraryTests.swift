@@ -26,6 +26,7 @@ import Testing
         let tables = try IdentityPageTables(in: memory, at: 0x1000)
         try memory.copy(code, to: 0x8000)
         var vcpu = try machine.makeVirtualCPU(index: 0)
+        try vcpu.setCPUID(try system.supportedCPUID())
         try vcpu.startInLongMode(at: 0x8000, stack: 0x10000, pageTables: tables, arguments: [1, 2, 3, 4, 5, 6, 7])
         return vcpu
     }
