@@ -110,10 +110,12 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab"], swiftSettings: strict),
         // Runs in the lab, against the real module.
+        .target(name: "CConformance", path: "Tests/CConformance"),
         .testTarget(
             name: "Conformance",
             dependencies: [
-                "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule",
+                "CConformance", "CKVMUser", "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices",
+                "GuestPrograms", "KernelModule",
                 "LinuxSystem", system,
             ],
             swiftSettings: strict),

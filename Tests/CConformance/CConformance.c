@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "CConformance.h"
+
+/// Numbers of the i386 system calls.
+enum { READ = 3, WRITE = 4, IOCTL = 54 };
+
+static int32_t call32(int32_t number, uint32_t first, uint32_t second, uint32_t third)
+{
+	int32_t result;
+
+	__asm__ volatile("int $0x80"
+			 : "=a"(result)
+			 : "a"(number), "b"(first), "c"(second), "d"(third)
+			 : "memory", "cc", "r8", "r9", "r10", "r11");
+	return result;
+}
+
+int32_t cconformance_ioctl32(int descriptor, uint32_t command, uint32_t argument)
+{
+	return call32(IOCTL, descriptor, command, argument);
+}
+
+int32_t cconformance_read32(int descriptor, uint32_t buffer, uint32_t count)
+{
+	return call32(READ, descriptor, buffer, count);
+}
+
+int32_t cconformance_write32(int descriptor, uint32_t buffer, uint32_t count)
+{
+	return call32(WRITE, descriptor, buffer, count);
+}
