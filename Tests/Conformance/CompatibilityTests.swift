@@ -15,15 +15,17 @@ import Testing
 @Suite("32-bit callers")
 struct CompatibilityTests {
     /// A page whose address fits 32 bits.
-    private final class LowPage {
+    @safe private final class LowPage {
         let address: UInt32
         private let start: UnsafeMutableRawPointer
 
         init() throws {
             let flags = MAP_PRIVATE | MAP_ANONYMOUS | 0x40  // MAP_32BIT
-            let start = try #require(unsafe mmap(nil, 4096, PROT_READ | PROT_WRITE, flags, -1, 0))
+            guard let start = unsafe mmap(nil, 4096, PROT_READ | PROT_WRITE, flags, -1, 0),
+                let address = UInt32(exactly: UInt(bitPattern: start))
+            else { throw Errno.noMemory }
             unsafe self.start = unsafe start
-            address = try #require(UInt32(exactly: UInt(bitPattern: start)))
+            self.address = address
         }
 
         deinit {
