@@ -16,6 +16,7 @@ let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let package = Package(
     name: "mmiofd",
     products: [
+        .library(name: "LinuxSystem", targets: ["LinuxSystem"]),
         .library(name: "KVM", targets: ["KVM"]),
         .library(name: "MMIOForwarding", targets: ["MMIOForwarding"]),
         .library(name: "DeviceEmulation", targets: ["DeviceEmulation"]),

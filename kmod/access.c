@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A guest's access, from KVM's bus to the emulation process and back: the rules
- * O1 to O6 and B1 to B3.
+ * A guest's access, from KVM's bus to the emulation process and back: what is
+ * queued, who waits for what, and how a wait ends.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 

@@ -180,7 +180,7 @@ static int kvm_user_range_replace(struct kvm_user_device *dev, struct kvm *kvm,
  * @kvm: its VM
  * @range: as user space gave it
  *
- * Return: 0; -EINVAL for what interface rules forbid; -EEXIST if it overlaps
+ * Return: 0; -EINVAL for a bad field; -EEXIST if it overlaps
  * another range of @dev; -ENOENT if there is none to remove; -ENOSPC if KVM's
  * bus is full; -ENOMEM.  An error changes nothing, unless KVM had no memory to
  * take a range off its bus and so lost the whole bus, which is -ENOMEM too.

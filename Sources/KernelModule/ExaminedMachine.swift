@@ -177,7 +177,7 @@ struct ExaminedMachine {
 
     var memoryControl: MachineCheck {
         let name = "memory cgroup"
-        let remedy = "without it shadow images are not bounded per process: use cgroup v2 with its memory controller"
+        let remedy = "without it the memory of devices is not bounded per VMM: use cgroup v2 with its memory controller"
         guard let controllers = try? tree.text("sys/fs/cgroup/cgroup.controllers") else {
             return .note(name, "cgroup v2 is not at /sys/fs/cgroup", remedy)
         }

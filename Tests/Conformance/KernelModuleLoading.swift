@@ -182,7 +182,7 @@ struct KernelModuleLoading {
         let monitor = try DeviceMonitor(subsystem: "misc")
         try loader.load(named: "kvm")
         try loader.load(named: part)
-        #expect(ModuleState(of: "kvm").holders == [part])
+        #expect(ModuleState(of: "kvm").holders.contains(part))
         let node = try monitor.wait(for: "kvm", timeout: .seconds(10))
         #expect(node.path == "/dev/kvm")
         #expect(node.access.isUsable)

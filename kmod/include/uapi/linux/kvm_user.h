@@ -8,6 +8,31 @@
  * descriptor").  KVM_DEV_USER_EMULATION_FD makes the *emulation descriptor*
  * (the proposal's "slave descriptor"), which the VMM hands to the emulation
  * process: read(2) takes requests from it, write(2) gives replies.
+ *
+ * The type for KVM_CREATE_DEVICE is KVM_DEV_TYPE_USER where <linux/kvm.h> has
+ * it, else what /sys/module/kvm_user/parameters/device_type says.
+ *
+ * On the emulation descriptor:
+ *
+ * read(2) takes as many pending requests as fit, oldest first.  If there is none
+ * it waits, or fails with EAGAIN on a non-blocking descriptor, or with EINTR at
+ * a signal.  It gives none either to a process that owes &kvm_dev_user_info's
+ * queue_depth replies.  EINVAL: no room for a request.  EFAULT: nothing is lost.
+ * After the VM is gone it gives what was still pending, and then 0.
+ *
+ * write(2) takes replies in order up to the first bad one, and says how many
+ * bytes it took.  If that is the very first one, the error is EINVAL (it answers
+ * no request that was read, or differs from it), or ESTALE: nobody waits for it
+ * any more, it counts as replied to, and the next reply is the one to go on with.
+ * EINVAL: a size that is no multiple of a reply.  ENODEV: the VM is gone.
+ *
+ * poll(2): EPOLLIN while a read would give a request, EPOLLOUT always, EPOLLHUP
+ * once the VM is gone.
+ *
+ * An access that waits beyond the time limit is given up: a load reads all-ones,
+ * a store that found the queue full is dropped, and so is every further one, at
+ * once, until the process shows that it lives: it reads, writes or polls.  While
+ * no emulation descriptor is open, loads read all-ones and stores are dropped.
  */
 #ifndef _UAPI_LINUX_KVM_USER_H
 #define _UAPI_LINUX_KVM_USER_H
@@ -105,7 +130,8 @@ struct kvm_dev_user_pa_range {
 /**
  * define KVM_USER_REQUEST_REDELIVERED - flag of a request that was read before
  *
- * It was so through an emulation descriptor that was closed without a reply to it.
+ * It was so through an emulation descriptor that was closed without a reply to
+ * it.  Allowed in a reply; this version never sets it.
  */
 #define KVM_USER_REQUEST_REDELIVERED	(1U << 0)
 
@@ -122,7 +148,7 @@ struct kvm_dev_user_pa_range {
  * @data: value, little endian, unused bytes zero.  In a request for a load 0;
  *	in a reply to a store ignored, in a reply to a load the upper bytes are
  * @range_id: the id that KVM_DEV_USER_PA_RANGE gave
- * @cpu: index of the vCPU; in a reply ignored
+ * @cpu: index of the vCPU, in the order of creation; in a reply ignored
  * @type: KVM_USER_LOAD or KVM_USER_STORE
  * @len: bytes, 1 to 8.  A 16-byte access comes as two requests, and one that
  *	crosses a page comes in two parts of whatever size, 3 + 5 say
@@ -131,11 +157,6 @@ struct kvm_dev_user_pa_range {
  * read(2) gives an array of requests, write(2) takes an array of replies: the
  * request with @data filled in.  A store must be replied to as well; the reply
  * acknowledges it, and loads of the same vCPU wait for that.
- *
- * write(2) takes replies in order up to the first bad one, and says how many
- * bytes it took.  If that is the very first one, the error is EINVAL (it answers
- * no request that was read, or differs from it), or ESTALE: nobody waits for it
- * any more, it counts as replied to, and the next reply is the one to go on with.
  */
 struct kvm_user_request {
 	__u64 seq;
