@@ -26,7 +26,7 @@ struct Doorbell: MMIODevice {
 
 do {
     let handover = try Handover(receivingFrom: try UnixSocket(connectingTo: "/tmp/doorbell.sock"))
-    try DeviceServer(Doorbell(), on: try handover.emulation.duplicate()).run()
+    try DeviceServer(Doorbell(), on: handover.emulation).run()
 } catch {
     print("no doorbell: \(error); a VMM has to listen at /tmp/doorbell.sock")
 }
