@@ -148,8 +148,7 @@ static ssize_t kvm_user_fetch(struct kvm_user_device *dev, struct iov_iter *to, 
 static ssize_t kvm_user_read(struct kiocb *iocb, struct iov_iter *to)
 {
 	struct kvm_user_device *dev = iocb->ki_filp->private_data;
-	bool wait = !(iocb->ki_filp->f_flags & O_NONBLOCK) &&
-		    !(iocb->ki_flags & IOCB_NOWAIT);
+	bool wait = !(iocb->ki_filp->f_flags & O_NONBLOCK);
 	ssize_t ret;
 
 	if (iov_iter_count(to) < KVM_USER_REQUEST_SIZE)
