@@ -190,7 +190,7 @@ struct ExaminedMachine {
         if let folder = folders.first(where: { tree.exists("\($0.dropFirst())/\(program)") }) {
             return .ok("lab: \(program)", "\(folder)/\(program)")
         }
-        return .note("lab: \(program)", "not in PATH", "for the lab: install \(package)")
+        return .note("lab: \(program)", "not in PATH", "for the lab: make deps, which fetches \(package)")
     }
 
     /// The EFI variable: four bytes of attributes, then 1 if secure boot is on.
