@@ -5,6 +5,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/poll.h>
 #include <linux/ratelimit.h>
 
 #include "device.h"
@@ -12,6 +13,16 @@
 #include "trace.h"
 
 #define KVM_USER_ALL_ONES_DATA	(~0ULL)
+
+/**
+ * kvm_user_wake_reader - wake a thread that waits for requests
+ * @dev: the device; what the thread waits for has been done under queue.lock
+ */
+void kvm_user_wake_reader(struct kvm_user_device *dev)
+{
+	if (wq_has_sleeper(&dev->readable))
+		wake_up_interruptible_poll(&dev->readable, EPOLLIN | EPOLLRDNORM);
+}
 
 /* Gives up what the vCPU waits for. */
 static void kvm_user_give_up(struct kvm_user_device *dev, u32 cpu, int reason)

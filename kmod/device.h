@@ -91,10 +91,10 @@ int kvm_user_reply(struct kvm_user_device *dev, const struct kvm_user_request *r
 void kvm_user_reject(struct kvm_user_device *dev, const struct kvm_user_request *reply,
 		     int error);
 void kvm_user_abort(struct kvm_user_device *dev);
+void kvm_user_wake_reader(struct kvm_user_device *dev);
 
 /* emulation.c */
 int kvm_user_emulation_fd(struct kvm_user_device *dev, u32 flags);
-void kvm_user_wake_reader(struct kvm_user_device *dev);
 
 /* debugfs.c */
 void kvm_user_debugfs_init(void);

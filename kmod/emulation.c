@@ -16,16 +16,6 @@
 
 #define KVM_USER_REQUEST_SIZE	sizeof(struct kvm_user_request)
 
-/**
- * kvm_user_wake_reader - wake a thread that waits for requests
- * @dev: the device; what the thread waits for has been done under queue.lock
- */
-void kvm_user_wake_reader(struct kvm_user_device *dev)
-{
-	if (wq_has_sleeper(&dev->readable))
-		wake_up_interruptible_poll(&dev->readable, EPOLLIN | EPOLLRDNORM);
-}
-
 /* The emulation process did something: it does not hang (B3). */
 static void kvm_user_alive(struct kvm_user_device *dev)
 {
