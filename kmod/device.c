@@ -14,9 +14,15 @@
 #include "device.h"
 #include "trace.h"
 
-static_assert(sizeof(struct kvm_dev_user_info) == 32);
+static_assert(sizeof(struct kvm_dev_user_info) == 40);
 static_assert(sizeof(struct kvm_dev_user_emulation_fd) == 8);
 static_assert(sizeof(struct kvm_dev_user_pa_range) == 32);
+static_assert(sizeof(struct kvm_dev_user_on_close) == 8);
+static_assert(sizeof(struct kvm_dev_user_park) == 8);
+static_assert(sizeof(struct kvm_dev_user_resume) == 16);
+static_assert(sizeof(struct kvm_dev_user_exchange) == 32);
+static_assert(sizeof(struct kvm_user_shadow_entry) == 32);
+static_assert(sizeof(struct kvm_dev_user_shadow_ctrl) == 16);
 static_assert(sizeof(struct kvm_user_request) == 40);
 
 static unsigned int queue_depth = 256;

@@ -29,10 +29,14 @@
  * poll(2): EPOLLIN while a read would give a request, EPOLLOUT always, EPOLLHUP
  * once the VM is gone.
  *
+ * mmap(2), MAP_SHARED only: the shadow image or a page-aligned part of it.  EINVAL:
+ * private, or beyond the image.  EPERM: executable.  ENODEV: the VM is gone.  A
+ * mapping outlives descriptor and VM, and does not keep the descriptor open.
+ *
  * An access that waits beyond the time limit is given up: a load reads all-ones,
  * a store that found the queue full is dropped, and so is every further one, at
  * once, until the process shows that it lives: it reads, writes or polls.  While
- * no emulation descriptor is open, loads read all-ones and stores are dropped.
+ * no emulation descriptor is open, KVM_DEV_USER_ON_CLOSE says what accesses get.
  */
 #ifndef _UAPI_LINUX_KVM_USER_H
 #define _UAPI_LINUX_KVM_USER_H
@@ -47,14 +51,32 @@
 #define KVM_USER_ABI_VERSION	1
 
 /**
+ * define KVM_USER_FEATURE_ON_CLOSE - KVM_DEV_USER_ON_CLOSE is there
+ */
+#define KVM_USER_FEATURE_ON_CLOSE	(1ULL << 0)
+/**
+ * define KVM_USER_FEATURE_PARK - KVM_DEV_USER_PARK and _RESUME are there
+ */
+#define KVM_USER_FEATURE_PARK		(1ULL << 1)
+/**
+ * define KVM_USER_FEATURE_EXCHANGE - KVM_DEV_USER_EXCHANGE is there
+ */
+#define KVM_USER_FEATURE_EXCHANGE	(1ULL << 2)
+/**
+ * define KVM_USER_FEATURE_SHADOW - KVM_DEV_USER_SHADOW_SIZE and _CTRL are there
+ */
+#define KVM_USER_FEATURE_SHADOW		(1ULL << 3)
+
+/**
  * struct kvm_dev_user_info - what this device offers (KVM_DEV_USER_INFO)
  * @abi_version: KVM_USER_ABI_VERSION of the kernel side
  * @queue_depth: posted stores that may be pending, and, separately, requests
  *	that may be read and not yet replied to
  * @max_ranges: a range id is below this
  * @max_vcpus: a vCPU index is below this
- * @features: optional parts that are present, as a mask; none is defined yet
+ * @features: KVM_USER_FEATURE_* that are present
  * @max_shadow_size: largest shadow image in bytes, 0 where there is none
+ * @shadow_size: the present shadow image in bytes, 0 while there is none
  */
 struct kvm_dev_user_info {
 	__u32 abi_version;
@@ -63,6 +85,7 @@ struct kvm_dev_user_info {
 	__u32 max_vcpus;
 	__u64 features;
 	__u64 max_shadow_size;
+	__u64 shadow_size;
 };
 
 /**
@@ -119,6 +142,56 @@ struct kvm_dev_user_pa_range {
 #define KVM_USER_DEFAULT_TIMEOUT_NS	5000000000ULL
 
 /**
+ * define KVM_USER_ON_CLOSE_ABORT - loads read all-ones, stores are dropped.
+ */
+#define KVM_USER_ON_CLOSE_ABORT	0
+/**
+ * define KVM_USER_ON_CLOSE_HOLD - accesses wait for a new emulation descriptor
+ *
+ * Stores that the queue has space for are taken, all else waits up to the time
+ * limit.  Requests that were read and not replied to are delivered again.
+ */
+#define KVM_USER_ON_CLOSE_HOLD	1
+/**
+ * define KVM_USER_ON_CLOSE_EXIT - accesses go to the VMM
+ *
+ * As KVM_EXIT_MMIO or KVM_EXIT_IO.  What was under way at the close is aborted.
+ */
+#define KVM_USER_ON_CLOSE_EXIT	2
+
+/**
+ * struct kvm_dev_user_on_close - for KVM_DEV_USER_ON_CLOSE
+ * @policy: KVM_USER_ON_CLOSE_*
+ * @pad: must be 0
+ */
+struct kvm_dev_user_on_close {
+	__u32 policy;
+	__u32 pad;
+};
+
+/**
+ * struct kvm_dev_user_park - for KVM_DEV_USER_PARK
+ * @enable: 1 to have waiting accesses parked by signals, 0 (default) to not
+ * @pad: must be 0
+ */
+struct kvm_dev_user_park {
+	__u32 enable;
+	__u32 pad;
+};
+
+/**
+ * struct kvm_dev_user_resume - for KVM_DEV_USER_RESUME
+ * @vcpu: in: index of the vCPU, in the order of creation
+ * @pad: must be 0
+ * @data: out: what the load gave, as in &kvm_user_request; 0 for a store
+ */
+struct kvm_dev_user_resume {
+	__u32 vcpu;
+	__u32 pad;
+	__u64 data;
+};
+
+/**
  * define KVM_USER_LOAD - type of a request that wants data back.
  */
 #define KVM_USER_LOAD	0
@@ -131,7 +204,7 @@ struct kvm_dev_user_pa_range {
  * define KVM_USER_REQUEST_REDELIVERED - flag of a request that was read before
  *
  * It was so through an emulation descriptor that was closed without a reply to
- * it.  Allowed in a reply; this version never sets it.
+ * it, under KVM_USER_ON_CLOSE_HOLD.  Allowed in a reply, and ignored there.
  */
 #define KVM_USER_REQUEST_REDELIVERED	(1U << 0)
 
@@ -169,6 +242,65 @@ struct kvm_user_request {
 	__u32 flags;
 };
 
+/**
+ * define KVM_USER_EXCHANGE_WAIT - flag: wait for a request
+ */
+#define KVM_USER_EXCHANGE_WAIT	(1U << 0)
+
+/**
+ * struct kvm_dev_user_exchange - for KVM_DEV_USER_EXCHANGE
+ * @replies: address of an array of &struct kvm_user_request
+ * @requests: address of room for such an array; may be that of @replies
+ * @nr_replies: in: replies in @replies; out: how many were accepted
+ * @nr_requests: in: room in @requests; out: how many were given
+ * @flags: KVM_USER_EXCHANGE_WAIT or 0
+ * @pad: must be 0
+ */
+struct kvm_dev_user_exchange {
+	__u64 replies;
+	__u64 requests;
+	__u32 nr_replies;
+	__u32 nr_requests;
+	__u32 flags;
+	__u32 pad;
+};
+
+/**
+ * define KVM_USER_MAX_SHADOW_ENTRIES - most entries of an access map.
+ */
+#define KVM_USER_MAX_SHADOW_ENTRIES	4096
+
+/**
+ * struct kvm_user_shadow_entry - part of a range that the shadow image answers
+ * @offset: first byte, from the start of the range
+ * @len: bytes, at least 1
+ * @image_offset: where they lie in the image
+ * @range_id: the range, which may be placed later
+ * @sizes: widths of loads that are served: any of 1, 2, 4 and 8, or-ed
+ *
+ * A load is served if it lies within one entry, is of one of its @sizes, and is
+ * aligned to its width both in the range and in the image.
+ */
+struct kvm_user_shadow_entry {
+	__u64 offset;
+	__u64 len;
+	__u64 image_offset;
+	__u32 range_id;
+	__u32 sizes;
+};
+
+/**
+ * struct kvm_dev_user_shadow_ctrl - for KVM_DEV_USER_SHADOW_CTRL
+ * @entries: address of an array of &struct kvm_user_shadow_entry, in any order
+ * @nr_entries: how many, up to KVM_USER_MAX_SHADOW_ENTRIES; 0 empties the map
+ * @pad: must be 0
+ */
+struct kvm_dev_user_shadow_ctrl {
+	__u64 entries;
+	__u32 nr_entries;
+	__u32 pad;
+};
+
 /*
  * Control descriptor.  KVM itself answers EIO to a process that is not the
  * VM's owner, and for a VM that is dead.
@@ -176,6 +308,8 @@ struct kvm_user_request {
 
 /**
  * define KVM_DEV_USER_INFO - fill in a &struct kvm_dev_user_info
+ *
+ * Also on the emulation descriptor, whose holder cannot ask the control one.
  */
 #define KVM_DEV_USER_INFO		_IOR(KVMIO, 0xf0, struct kvm_dev_user_info)
 
@@ -202,5 +336,67 @@ struct kvm_user_request {
  * Takes a __u64: nanoseconds to wait for a reply or for space, 0 for no limit.
  */
 #define KVM_DEV_USER_TIMEOUT		_IOW(KVMIO, 0xf3, __u64)
+
+/**
+ * define KVM_DEV_USER_ON_CLOSE - what accesses get with no emulation descriptor
+ *
+ * Takes a &struct kvm_dev_user_on_close; KVM_USER_ON_CLOSE_ABORT is the default.
+ * Leaving KVM_USER_ON_CLOSE_HOLD while accesses are held aborts them.
+ */
+#define KVM_DEV_USER_ON_CLOSE		_IOW(KVMIO, 0xf4, struct kvm_dev_user_on_close)
+
+/**
+ * define KVM_DEV_USER_PARK - let signals end a vCPU's wait
+ *
+ * Takes a &struct kvm_dev_user_park.  While enabled, a signal to a thread whose
+ * vCPU waits here makes KVM_RUN return as KVM_EXIT_MMIO for that access, while
+ * the request stays where it is.  KVM_DEV_USER_RESUME is then owed before the
+ * next KVM_RUN of that vCPU, else the request is given up: its reply is ESTALE,
+ * or it is a store that is dropped.  Not parked are accesses to ports, and
+ * pieces of a larger access but the first.
+ */
+#define KVM_DEV_USER_PARK		_IOW(KVMIO, 0xf5, struct kvm_dev_user_park)
+
+/**
+ * define KVM_DEV_USER_RESUME - wait for a parked access to complete
+ *
+ * Takes a &struct kvm_dev_user_resume and waits for the load's reply, as KVM_RUN
+ * would have done, or for the store to be queued.  With @data in run->mmio.data
+ * the vCPU can then be run.  ENOENT: nothing is parked, the exit is the VMM's.
+ * EINTR: a signal; the access stays parked.  EBUSY: another thread waits for it.
+ * EINVAL: no such vCPU.
+ */
+#define KVM_DEV_USER_RESUME		_IOWR(KVMIO, 0xf6, struct kvm_dev_user_resume)
+
+/* Emulation descriptor.  ENODEV once the VM is gone. */
+
+/**
+ * define KVM_DEV_USER_EXCHANGE - write(2) and read(2) in one call
+ *
+ * Takes a &struct kvm_dev_user_exchange: the replies first, and if all of them
+ * were accepted, then requests.  Fails as write(2) does where the first reply is
+ * bad.  Without KVM_USER_EXCHANGE_WAIT, on a non-blocking descriptor, or where a
+ * signal or the end of the VM ends the wait after replies were accepted, it
+ * succeeds with no request; with none accepted a signal is EINTR.
+ */
+#define KVM_DEV_USER_EXCHANGE		_IOWR(KVMIO, 0xf8, struct kvm_dev_user_exchange)
+
+/**
+ * define KVM_DEV_USER_SHADOW_SIZE - make the shadow image
+ *
+ * Takes a __u64: bytes, a multiple of the page size; the image is zeroed.  EBUSY
+ * if there is one with a map that is not empty, or mapped somewhere.  E2BIG: more
+ * than &kvm_dev_user_info.max_shadow_size.
+ */
+#define KVM_DEV_USER_SHADOW_SIZE	_IOW(KVMIO, 0xf9, __u64)
+
+/**
+ * define KVM_DEV_USER_SHADOW_CTRL - say which loads the shadow image answers
+ *
+ * Takes a &struct kvm_dev_user_shadow_ctrl, which replaces the whole map.  EINVAL:
+ * entries of a range overlap, or one leaves the image.  E2BIG: too many.  The last
+ * close of the emulation descriptor empties the map; the image stays.
+ */
+#define KVM_DEV_USER_SHADOW_CTRL	_IOW(KVMIO, 0xfa, struct kvm_dev_user_shadow_ctrl)
 
 #endif /* _UAPI_LINUX_KVM_USER_H */
