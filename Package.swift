@@ -73,13 +73,15 @@ let package = Package(
         .target(
             name: "KernelModule", dependencies: ["CKVM", "CLinuxSystem", "Ckmod", "Cudev", "LinuxSystem", system],
             swiftSettings: strict),
+        .target(
+            name: "Observability", dependencies: ["KernelModule", "LinuxSystem", system], swiftSettings: strict),
         .target(name: "Lab", dependencies: ["LinuxSystem", system], swiftSettings: strict),
 
         .executableTarget(
             name: "mmiofd",
             dependencies: [
-                "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule", "Lab",
-                "ForwardingProcesses", "LinuxSystem", logging, system,
+                "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule", "Observability",
+                "Lab", "ForwardingProcesses", "LinuxSystem", logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -109,7 +111,12 @@ let package = Package(
                 "LinuxSystem", system,
             ],
             swiftSettings: strict),
-        .testTarget(name: "LabTests", dependencies: ["Lab"], swiftSettings: strict),
+        .testTarget(
+            name: "ObservabilityTests",
+            dependencies: ["Observability", "KernelModule", "Fuzzing", "LinuxSystem", system], swiftSettings: strict),
+        .testTarget(name: "LabTests", dependencies: ["Lab", "Fuzzing"], swiftSettings: strict),
+        // Random bytes for the tests above.
+        .target(name: "Fuzzing", path: "Tests/Fuzzing", swiftSettings: strict),
         // Runs in the lab, against the real module.
         .target(name: "CConformance", path: "Tests/CConformance"),
         .testTarget(
