@@ -80,7 +80,8 @@ let package = Package(
         .executableTarget(
             name: "mmiofd",
             dependencies: [
-                "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule", "Observability",
+                "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule",
+                "Observability",
                 "Lab", "ForwardingProcesses", "LinuxSystem", logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
@@ -92,31 +93,42 @@ let package = Package(
             path: "Examples/Doorbell", swiftSettings: [.swiftLanguageMode(.v6)]),
 
         .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem", system], swiftSettings: strict),
-        .testTarget(name: "KVMTests", dependencies: ["KVM", "GuestPrograms", system], swiftSettings: strict),
-        .testTarget(name: "MMIOForwardingTests", dependencies: ["MMIOForwarding"], swiftSettings: strict),
+        .testTarget(
+            name: "KVMTests", dependencies: ["KVM", "GuestPrograms", "CKVM", "Fuzzing", "LinuxSystem", system],
+            swiftSettings: strict),
+        .testTarget(
+            name: "MMIOForwardingTests",
+            dependencies: ["MMIOForwarding", "CKVMUser", "Fuzzing", "LinuxSystem", system], swiftSettings: strict),
         .testTarget(
             name: "DeviceEmulationTests",
-            dependencies: ["DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "LinuxSystem", system],
+            dependencies: [
+                "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "Fuzzing", "LinuxSystem", system,
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "ReferenceDevicesTests",
-            dependencies: ["ReferenceDevices", "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding"],
+            dependencies: [
+                "ReferenceDevices", "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "Fuzzing",
+            ],
             swiftSettings: strict),
         .testTarget(
-            name: "KernelModuleTests", dependencies: ["KernelModule", "LinuxSystem", system], swiftSettings: strict),
+            name: "KernelModuleTests", dependencies: ["KernelModule", "Fuzzing", "LinuxSystem", system],
+            swiftSettings: strict),
         .testTarget(
             name: "ForwardingProcessesTests",
             dependencies: [
                 "ForwardingProcesses", "GuestPrograms", "ReferenceDevices", "DeviceEmulation", "MMIOForwarding",
-                "LinuxSystem", system,
+                "Fuzzing", "LinuxSystem", logging, system,
             ],
             swiftSettings: strict),
         .testTarget(
             name: "ObservabilityTests",
             dependencies: ["Observability", "KernelModule", "Fuzzing", "LinuxSystem", system], swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab", "Fuzzing"], swiftSettings: strict),
-        // Random bytes for the tests above.
-        .target(name: "Fuzzing", path: "Tests/Fuzzing", swiftSettings: strict),
+        // What a hostile kernel or process would give the tests above.
+        .target(
+            name: "Fuzzing", dependencies: ["MMIOForwarding", "LinuxSystem", system], path: "Tests/Fuzzing",
+            swiftSettings: strict),
         // Runs in the lab, against the real module.
         .target(name: "CConformance", path: "Tests/CConformance"),
         .testTarget(

@@ -135,7 +135,7 @@ public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTra
         while !shared.servers.isStopping {
             do throws(Errno) {
                 let count = try exchange(owed)
-                if count == 0 { return .gone }
+                if count <= 0 { return .gone }
                 owed = count
             } catch .interrupted {
                 owed = 0

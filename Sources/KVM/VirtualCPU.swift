@@ -117,7 +117,7 @@ public struct VirtualCPU: ~Copyable, Sendable {
         }
         do throws(Errno) {
             try enter()
-            pending = exit()
+            return noteExit()
         } catch .interrupted {
             unsafe ckvm_run_set_immediate_exit(shared.run, 0)
             pending = .interrupted
@@ -137,6 +137,12 @@ public struct VirtualCPU: ~Copyable, Sendable {
                 continue
             }
         }
+    }
+
+    /// Takes the exit out of the run structure, and remembers it for what answers it.
+    mutating func noteExit() -> Exit {
+        pending = exit()
+        return pending
     }
 
     /// What the kernel wrote, each field read once.

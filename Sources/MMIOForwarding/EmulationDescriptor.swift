@@ -102,7 +102,7 @@ extension EmulationDescriptor: RequestTransport {
         var next = 0
         while next < replies.count {
             do {
-                next += try write(replies.extracting(next..<replies.count))
+                next += try writeSome(replies.extracting(next..<replies.count))
             } catch .stale {
                 staleReplies += 1
                 next += 1
@@ -111,6 +111,14 @@ extension EmulationDescriptor: RequestTransport {
                 return
             }
         }
+    }
+
+    /// Writes 1 reply or more.
+    private func writeSome(_ replies: Span<ForwardedReply>) throws(Errno) -> Int {
+        let count = try write(replies)
+        // The module takes a reply or fails: a descriptor that takes less is none of its own.
+        if count == 0 { throw .ioError }
+        return count
     }
 }
 

@@ -35,7 +35,9 @@ struct StatCommand: ParsableCommand {
     @OptionGroup var log: LogOptions
 
     func validate() throws {
-        guard (0.01...86400).contains(interval) else { throw ValidationError("--interval must be 0.01 to 86400 seconds") }
+        guard (0.01...86400).contains(interval) else {
+            throw ValidationError("--interval must be 0.01 to 86400 seconds")
+        }
     }
 
     func run() throws {
@@ -53,7 +55,9 @@ struct StatCommand: ParsableCommand {
                 : screen.show(CounterTable(sample, since: earlier))
             guard isShown, !once else { return }
             earlier = sample
-            if try waitForAny(of: [signals.descriptor.rawValue], milliseconds: CInt(interval * 1000))[0] { return }
+            _ = try waitForAny(of: [signals.descriptor.rawValue], milliseconds: CInt(interval * 1000))
+            // Taken, or it would act after all when the descriptor goes.
+            if signals.take() != nil { return }
         }
     }
 

@@ -99,13 +99,13 @@ struct TraceRunningCommand: ParsableCommand {
     ) throws -> End {
         while true {
             // The pipe says nothing when the module goes.
-            let ready = try waitForAny(
-                of: [signals.descriptor.rawValue, session.descriptor], milliseconds: 500)
+            _ = try waitForAny(of: [signals.descriptor.rawValue, session.descriptor], milliseconds: 500)
             let items = try session.take()
             // A reader that has gone is a wish to stop.
             guard tally.show(items) else { return .stopped }
             if tally.isFull { return .limit }
-            if ready[0] { return .stopped }
+            // Taken, or it would act after all when the descriptor goes.
+            if signals.take() != nil { return .stopped }
             if items.isEmpty, !session.hasModule { return .moduleGone }
         }
     }
@@ -166,7 +166,8 @@ extension TraceItem {
                 "\(event.nanoseconds / 1_000_000_000).\(String(repeating: "0", count: 6 - fraction.count))\(fraction)"
             let words = [seconds, "\(event.command)-\(event.thread)", event.name] + event.fields.compactMap(\.text)
             return words.joined(separator: " ")
-        case .lost(let processor, let count): return "(CPU \(processor): \(count.map { "\($0)" } ?? "some") events lost)"
+        case .lost(let processor, let count):
+            return "(CPU \(processor): \(count.map(String.init) ?? "some") events lost)"
         case .other(let text): return text
         }
     }

@@ -2,10 +2,15 @@
 //
 // Bytes from a hostile kernel or process: at random, or right ones with something wrong.
 
+import SystemPackage
+
 /// Seeds for a fuzz test: two that are always the same, and one of this run's own.
-///
-/// A test prints its seed before anything else, for a trap ends the process: the last one printed is the one to repeat.
 public let fuzzSeeds: [UInt64] = [1, 2, .random(in: 3...(.max))]
+
+/// Prints the seed of a test, before anything else: a trap ends the process, and standard error is not buffered.
+public func announce(_ seed: UInt64, of test: String) {
+    _ = try? FileDescriptor.standardError.writeAll("seed of \(test): \(seed)\n".utf8)
+}
 
 /// Up to `most` bytes: of any value, or such as the text around has.
 public func randomBytes(upTo most: Int, using random: inout SeededGenerator) -> [UInt8] {
@@ -44,7 +49,8 @@ private func edge(using random: inout SeededGenerator) -> [UInt8] {
         "0", "-1", "+1", "00", "127", "128", "255", "256", "32767", "32768", "65535", "65536", "2147483647",
         "2147483648", "-2147483648", "-2147483649", "4294967295", "4294967296", "9223372036854775807",
         "9223372036854775808", "-9223372036854775808", "-9223372036854775809", "18446744073709551615",
-        "18446744073709551616", "340282366920938463463374607431768211456", "0x", "0xffffffffffffffff", "1e9", "nan", "٣",
+        "18446744073709551616", "340282366920938463463374607431768211456", "0x", "0xffffffffffffffff", "1e9", "nan",
+        "٣",
     ]
     return Array((numbers.randomElement(using: &random) ?? "0").utf8)
 }
