@@ -54,11 +54,16 @@ enum DebugCounters {
         names().count
     }
 
+    /// Where the counters of the device are that this process made last.
+    static func pathOfNewestDevice() -> String? {
+        names().last.map { "\(root)/\($0)" }
+    }
+
     /// The counters of the device that this process made last.
     static func ofNewestDevice() throws -> [String: Int] {
-        guard let name = names().last else { return [:] }
+        guard let path = pathOfNewestDevice() else { return [:] }
         var counters: [String: Int] = [:]
-        for line in try textOfFile("\(root)/\(name)").split(separator: "\n") {
+        for line in try textOfFile(path).split(separator: "\n") {
             let words = line.split(separator: " ")
             if words.count == 2 { counters[String(words[0])] = Int(words[1]) }
         }
