@@ -37,10 +37,10 @@ apt_update() {
     as_root apt-get -qq update >&2 || say "apt-get update complained (above); going on with what there is"
 }
 
-# lock_cache [DIRECTORY]: holds a lock in the cache, or in a directory of it, until the script ends, so that two runs never
-# fill the same directory.
+# lock_cache DIRECTORY: holds a lock on the cache, or on a directory in it, until the script ends, so that two runs never
+# fill the same one.
 lock_cache() {
-    local directory=$cache${1:+/$1}
+    local directory=$1
     mkdir -p "$directory"
     exec {cache_lock}>"$directory/lock"
     if ! flock -n "$cache_lock"; then

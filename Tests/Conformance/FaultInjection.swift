@@ -64,7 +64,7 @@ final class FaultInjection {
     /// Has `attempt` make a call with its first fault, its second and so on, until the call has no more.
     ///
     /// - Returns: how often it failed.
-    func forEach(
+    func eachFault(
         sourceLocation: SourceLocation = #_sourceLocation, _ attempt: (_ nth: Int) throws -> Attempt
     ) throws -> Int {
         var failures = 0

@@ -58,7 +58,7 @@ struct FaultInjectionTests {
         let type = try DeviceType.current().rawValue
         let before = openDescriptors()
         let faults = try FaultInjection()
-        let failures = try faults.forEach { nth in
+        let failures = try faults.eachFault { nth in
             let devices = DebugCounters.deviceCount()
             let attempt = try faults.failing(nth) { () throws(Errno) in try Self.makeDevice(in: machine, type) }
             // KVM has made the device when it tells its number, and where it cannot, it says EFAULT and leaves both.
@@ -89,7 +89,7 @@ struct FaultInjectionTests {
         try ForwardedGuest.run { guest in
             let faults = try FaultInjection()
             let before = openDescriptors()
-            let failures = try faults.forEach { nth in
+            let failures = try faults.eachFault { nth in
                 // A descriptor that was made closes at the end of the call.
                 let attempt = try faults.failing(nth) { () throws(Errno) in
                     try Self.call(guest.control.descriptor, CKVMUSER_EMULATION_FD, kvm_dev_user_emulation_fd())
@@ -133,7 +133,7 @@ struct FaultInjectionTests {
         try withGuest { guest, emulation, faults in
             var range = Self.place(0x1000)
             range.id = 5
-            let failures = try faults.forEach { nth in
+            let failures = try faults.eachFault { nth in
                 let attempt = try faults.failing(nth) { () throws(Errno) in
                     try Self.call(guest.control.descriptor, CKVMUSER_PA_RANGE, range)
                 }
@@ -151,7 +151,7 @@ struct FaultInjectionTests {
         arguments: [UInt64(0x1000), 0])
     func moveOrRemove(length: UInt64) throws {
         let faults = try FaultInjection()
-        let failures = try faults.forEach { nth in
+        let failures = try faults.eachFault { nth in
             try ForwardedGuest.run { guest in
                 let emulation = try guest.control.makeEmulationDescriptor(nonBlocking: true)
                 let attempt = try faults.failing(nth) { () throws(Errno) in
@@ -185,12 +185,16 @@ struct FaultInjectionTests {
     static let simpleCalls = [
         SimpleCall(name: "INFO", command: CKVMUSER_INFO, argument: 0, onControl: true),
         SimpleCall(name: "TIMEOUT", command: CKVMUSER_TIMEOUT, argument: 60_000_000_000, onControl: true),
+        SimpleCall(name: "ON_CLOSE", command: CKVMUSER_ON_CLOSE, argument: 0, onControl: true),
+        SimpleCall(name: "PARK", command: CKVMUSER_PARK, argument: 0, onControl: true),
+        SimpleCall(
+            name: "INFO on the emulation descriptor", command: CKVMUSER_INFO, argument: 0, onControl: false),
     ]
 
     @Test("an ioctl that cannot copy its argument is EFAULT, and works the next time", arguments: simpleCalls)
     func simple(call: SimpleCall) throws {
         try withGuest { guest, emulation, faults in
-            let failures = try faults.forEach { nth in
+            let failures = try faults.eachFault { nth in
                 try faults.failing(nth) { () throws(Errno) in
                     // Room for the largest of them.
                     let argument = (call.argument, UInt64(0), UInt64(0), UInt64(0), UInt64(0))
@@ -225,7 +229,7 @@ struct FaultInjectionTests {
     @Test("read: no request is lost or reordered")
     func read() throws {
         try withGuest { guest, emulation, faults in
-            let failures = try faults.forEach { nth in
+            let failures = try faults.eachFault { nth in
                 try store(guest)
                 var requests: [ForwardedRequest] = []
                 let attempt = try faults.failing(nth) { () throws(Errno) in
@@ -243,7 +247,7 @@ struct FaultInjectionTests {
     @Test("write: the replies that were taken are those it says, and the rest is taken the next time")
     func write() throws {
         try withGuest { guest, emulation, faults in
-            let failures = try faults.forEach { nth in
+            let failures = try faults.eachFault { nth in
                 try store(guest)
                 let replies = try emulation.takeNow(Self.batch).map { $0.reply(0) }
                 var taken = 0
@@ -257,6 +261,161 @@ struct FaultInjectionTests {
         }
     }
 
+    @Test("EXCHANGE: no reply is taken twice, no request is lost or reordered")
+    func exchange() throws {
+        try withGuest { guest, emulation, faults in
+            let failures = try faults.eachFault { nth in
+                try store(guest)
+                var replies = try emulation.takeNow(Self.batch).map { $0.reply(0) }
+                try store(guest)
+                var requests: [ForwardedRequest] = []
+                let attempt = try faults.failing(nth) { () throws(Errno) in
+                    try Self.exchange(emulation, &replies, &requests)
+                }
+                // What it left is for the next call.
+                try Self.exchange(emulation, &replies, &requests)
+                #expect(replies.isEmpty)
+                #expect(requests.map(\.data) == Array(0..<UInt64(Self.batch)))
+                try emulation.acknowledge(requests)
+                return attempt
+            }
+            #expect(failures >= 2)
+        }
+    }
+
+    /// Gives `replies` and takes a batch of requests in one call; takes away those that were accepted, and adds those
+    /// that came.
+    private static func exchange(
+        _ emulation: borrowing EmulationDescriptor, _ replies: inout [ForwardedReply],
+        _ requests: inout [ForwardedRequest]
+    ) throws(Errno) {
+        var room = [ForwardedRequest](
+            repeating: ForwardedRequest(sequence: 0, .load, offset: 0, length: 0), count: batch - requests.count)
+        var raw = kvm_dev_user_exchange()
+        raw.nr_replies = UInt32(replies.count)
+        raw.nr_requests = UInt32(room.count)
+        var space = room.mutableSpan
+        try unsafe replies.span.withUnsafeBytes { given throws(Errno) in
+            try unsafe space.withUnsafeMutableBytes { taken throws(Errno) in
+                raw.replies = UInt64(UInt(bitPattern: given.baseAddress))
+                raw.requests = UInt64(UInt(bitPattern: taken.baseAddress))
+                try emulation.descriptor.ioctl(CKVMUSER_EXCHANGE, &raw)
+            }
+        }
+        replies.removeFirst(Int(raw.nr_replies))
+        requests += room.prefix(Int(raw.nr_requests))
+    }
+
+    @Test("RESUME: what a parked load gave is given once, however often the call fails before")
+    func resume() throws {
+        let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 1)
+        let control = Box(try ControlDescriptor(in: guest.machine))
+        try control.value.setRange(0, to: GuestRange(.memory, at: ForwardedGuest.base, length: 0x1000))
+        try Self.call(control.value.descriptor, CKVMUSER_PARK, kvm_dev_user_park(enable: 1, pad: 0))
+        let emulation = try control.value.makeEmulationDescriptor()
+        let arguments = GuestProgram.Arguments(target: ForwardedGuest.base, count: 1)
+        let program = try guest.start(.loadLoop(.four), arguments, on: 0) { exit, vcpu in
+            guard exit != .interrupted else { return }
+            let faults = try FaultInjection()
+            var resume = kvm_dev_user_resume()
+            let failures = try faults.eachFault { nth in
+                try faults.failing(nth) { () throws(Errno) in
+                    try control.value.descriptor.ioctl(CKVMUSER_RESUME, &resume)
+                }
+            }
+            #expect(failures == 2)
+            vcpu.setLoadedValue(resume.data)
+        }
+        let request = try emulation.take(exactly: 1)[0]
+        #expect(
+            try eventually {
+                program.interrupter.interrupt()
+                return try DebugCounters.ofNewestDevice()["parked"] == 1
+            })
+        try emulation.reply(request, 0x2718)
+        #expect(try program.join().values == [0x2718])
+    }
+
+    // MARK: Shadow memory
+
+    private static func shadowSize(_ emulation: borrowing EmulationDescriptor) throws -> UInt64 {
+        var information = kvm_dev_user_info()
+        try emulation.descriptor.ioctl(CKVMUSER_INFO, &information)
+        return information.shadow_size
+    }
+
+    @Test("SHADOW_SIZE: a call that fails leaves the image that there was")
+    func shadowSize() throws {
+        try withGuest { _, emulation, faults in
+            let failures = try faults.eachFault { nth in
+                let before = try Self.shadowSize(emulation)
+                let size: UInt64 = before == 0x3000 ? 0x2000 : 0x3000
+                let attempt = try faults.failing(nth) { () throws(Errno) in
+                    try Self.call(emulation.descriptor, CKVMUSER_SHADOW_SIZE, size)
+                }
+                #expect(try Self.shadowSize(emulation) == (attempt.error == nil ? size : before))
+                return attempt
+            }
+            #expect(failures >= 4)
+        }
+    }
+
+    /// Has the image answer 4-byte loads at `offset` of the range, and nowhere else.
+    private static func map(_ emulation: borrowing EmulationDescriptor, at offset: UInt64) throws(Errno) {
+        let entry = kvm_user_shadow_entry(offset: offset, len: 4, image_offset: 0, range_id: 0, sizes: 4)
+        try unsafe withUnsafePointer(to: entry) { entry throws(Errno) in
+            let address = UInt64(UInt(bitPattern: entry))
+            try call(
+                emulation.descriptor, CKVMUSER_SHADOW_CTRL,
+                kvm_dev_user_shadow_ctrl(entries: address, nr_entries: 1, pad: 0))
+        }
+    }
+
+    /// Whether a load comes back without a request.
+    private func isShadowed(
+        _ guest: ForwardedGuest, _ emulation: borrowing EmulationDescriptor, at offset: UInt64
+    ) throws -> Bool {
+        let load = try guest.begin(.deviceLoad(4, offset))
+        var requests: [ForwardedRequest] = []
+        let limit = now() + .seconds(20)
+        while try requests.isEmpty && !guest.isDone(load) && now() < limit {
+            if try emulation.poll(milliseconds: 1).contains(.readable) { requests = try emulation.takeNow(1) }
+        }
+        try emulation.acknowledge(requests)
+        try guest.finish(load)
+        return requests.isEmpty
+    }
+
+    @Test("SHADOW_CTRL: a call that fails leaves the map that there was")
+    func shadowMap() throws {
+        try withGuest { guest, emulation, faults in
+            try Self.call(emulation.descriptor, CKVMUSER_SHADOW_SIZE, UInt64(0x1000))
+            let failures = try faults.eachFault { nth in
+                try Self.map(emulation, at: 0x20)
+                let attempt = try faults.failing(nth) { () throws(Errno) in try Self.map(emulation, at: 0x40) }
+                #expect(try isShadowed(guest, emulation, at: 0x20) == (attempt.error != nil))
+                #expect(try isShadowed(guest, emulation, at: 0x40) == (attempt.error == nil))
+                return attempt
+            }
+            #expect(failures >= 3)
+        }
+    }
+
+    @Test("mmap: one that fails keeps nothing of the image")
+    func mapping() throws {
+        try withGuest { _, emulation, faults in
+            let failures = try faults.eachFault { nth in
+                try Self.call(emulation.descriptor, CKVMUSER_SHADOW_SIZE, UInt64(0x2000))
+                // The mapping goes at the end of the call; EBUSY would say that one is left.
+                return try faults.failing(nth) { () throws(Errno) in
+                    _ = try MemoryMapping(mapping: emulation.descriptor, count: 0x2000)
+                }
+            }
+            #expect(failures >= 1)
+            try Self.call(emulation.descriptor, CKVMUSER_SHADOW_SIZE, UInt64(0x1000))
+        }
+    }
+
     // MARK: The counters
 
     @Test("debugfs: the counters' file fails cleanly, or says what it always does")
@@ -264,7 +423,7 @@ struct FaultInjectionTests {
         try withGuest { _, _, faults in
             let path = try #require(DebugCounters.pathOfNewestDevice())
             let usual = try textOfFile(path)
-            let failures = try faults.forEach { nth in
+            let failures = try faults.eachFault { nth in
                 var text = usual
                 let attempt = try faults.failing(nth) { () throws(Errno) in
                     do {

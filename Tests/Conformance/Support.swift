@@ -83,6 +83,20 @@ func textOfFile(_ path: String) throws -> String {
     }
 }
 
+/// How often tests repeat what one time would not show.
+enum Effort {
+    /// Percent of the full count, from MMIOFD_EFFORT: less where checkers make the kernel several times slower.
+    private static let percent: Int = {
+        guard let text = unsafe getenv("MMIOFD_EFFORT") else { return 100 }
+        return min(max(Int(unsafe String(cString: text)) ?? 100, 1), 100)
+    }()
+
+    /// That share of `count`, 1 at least.
+    static func scaled(_ count: Int) -> Int {
+        max(count * percent / 100, 1)
+    }
+}
+
 /// Seconds since some moment, for limits and ratios.
 func now() -> Duration {
     var time = timespec()
