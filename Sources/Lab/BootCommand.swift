@@ -65,8 +65,8 @@ struct BootCommand {
         if Self.hides(configuration.directory) { arguments += ["--rodir", configuration.directory.string] }
         arguments += ["--cpus", String(configuration.cpus), "--memory", configuration.memory]
         if configuration.accelerator == .emulation { arguments.append("--disable-kvm") }
-        arguments += (Self.kernelParameters + configuration.kernel.parameters + configuration.kernelParameters).flatMap
-        { ["--kopt", $0] }
+        let parameters = Self.kernelParameters + configuration.kernel.parameters + configuration.kernelParameters
+        arguments += parameters.flatMap { ["--kopt", $0] }
         return arguments
     }
 
