@@ -593,7 +593,13 @@ static bool explore_step(struct kunit *test, struct subject *subject, struct sta
 	return true;
 }
 
-static void explore(struct kunit *test, u32 depth, u32 nr_vcpus, u64 last_seq)
+struct size {
+	u32 depth;
+	u32 nr_vcpus;
+	u64 last_seq;
+};
+
+static void explore(struct kunit *test, const struct size *size)
 {
 	struct subject *subject = test->priv;
 	struct state *states = kvcalloc(MOST_STATES, sizeof(*states), GFP_KERNEL);
@@ -601,21 +607,22 @@ static void explore(struct kunit *test, u32 depth, u32 nr_vcpus, u64 last_seq)
 	u32 from, next = 1, operation, argument, steps = 0;
 	bool more;
 
-	subject->depth = depth;
-	subject->nr_vcpus = nr_vcpus;
-	subject->model = (struct model) { .last_seq = last_seq };
-	if (kvm_user_queue_init(&subject->queue, depth, nr_vcpus) || !states || !seen) {
+	subject->depth = size->depth;
+	subject->nr_vcpus = size->nr_vcpus;
+	subject->model = (struct model) { .last_seq = size->last_seq };
+	if (kvm_user_queue_init(&subject->queue, size->depth, size->nr_vcpus) ||
+	    !states || !seen) {
 		KUNIT_FAIL(test, "no memory");
 		goto out;
 	}
-	subject->queue.last_seq = last_seq;
+	subject->queue.last_seq = size->last_seq;
 	save(subject, &states[0]);
 	is_new(seen, key_of(&subject->model));
 
 	for (from = 0; from < next; from++) {
 		for (operation = 0; operation < NR_OPERATIONS; operation++) {
 			for (argument = 0, more = true; more; argument++) {
-				restore(subject, &states[from]);
+				subject->model = states[from].model;
 				if (!may(subject, operation, argument, &more))
 					continue;
 				steps++;
@@ -625,27 +632,36 @@ static void explore(struct kunit *test, u32 depth, u32 nr_vcpus, u64 last_seq)
 		}
 		cond_resched();
 	}
-	kunit_info(test, "depth %u, %u vCPUs: %u states, %u steps", depth, nr_vcpus, next, steps);
+	kunit_info(test, "%u states, %u steps", next, steps);
 out:
 	kvm_user_queue_destroy(&subject->queue);
 	kvfree(states);
 	kvfree(seen);
 }
 
-static void queue_every_state(struct kunit *test)
+static const struct size sizes[] = {
+	{ .depth = 1, .nr_vcpus = 1 },
+	{ .depth = 2, .nr_vcpus = 1 },
+	{ .depth = 3, .nr_vcpus = 1 },
+	{ .depth = 1, .nr_vcpus = 2 },
+	{ .depth = 2, .nr_vcpus = 2 },
+	/* Sequence numbers that wrap around, and are never 0. */
+	{ .depth = 2, .nr_vcpus = 1, .last_seq = U64_MAX },
+	{ .depth = 2, .nr_vcpus = 1, .last_seq = U64_MAX - 1 },
+	{ .depth = 2, .nr_vcpus = 1, .last_seq = U64_MAX - 4 },
+};
+
+static void size_name(const struct size *size, char *name)
 {
-	explore(test, 1, 1, 0);
-	explore(test, 2, 1, 0);
-	explore(test, 1, 2, 0);
-	explore(test, 3, 1, 0);
-	explore(test, 2, 2, 0);
+	snprintf(name, KUNIT_PARAM_DESC_SIZE, "depth %u, %u vCPUs, after %llu", size->depth,
+		 size->nr_vcpus, size->last_seq);
 }
 
-static void queue_wraps_around(struct kunit *test)
+KUNIT_ARRAY_PARAM(size, sizes, size_name);
+
+static void queue_every_state(struct kunit *test)
 {
-	explore(test, 2, 1, U64_MAX);
-	explore(test, 2, 1, U64_MAX - 1);
-	explore(test, 2, 1, U64_MAX - 4);
+	explore(test, test->param_value);
 }
 
 /* Longer ways than the shortest to each state, through many sequence numbers. */
@@ -758,8 +774,7 @@ static int queue_test_init(struct kunit *test)
 }
 
 static struct kunit_case queue_cases[] = {
-	KUNIT_CASE(queue_every_state),
-	KUNIT_CASE(queue_wraps_around),
+	KUNIT_CASE_PARAM(queue_every_state, size_gen_params),
 	KUNIT_CASE(queue_random_walk),
 	KUNIT_CASE(queue_is_bounded),
 	KUNIT_CASE(queue_without_depth),
