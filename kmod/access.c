@@ -5,7 +5,6 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/nospec.h>
 #include <linux/poll.h>
 #include <linux/ratelimit.h>
 
@@ -390,27 +389,26 @@ static int kvm_user_resumed(struct kvm_user_device *dev, u32 cpu, int ret)
 /**
  * kvm_user_resume - wait for a parked access to complete (KVM_DEV_USER_RESUME)
  * @dev: the device
- * @cpu: index of a vCPU, as user space gave it
+ * @vcpu: any of the VM's
  * @data: gets what the load gave
  *
- * Return: 0, also if it timed out; -EINVAL: no such vCPU; -ENOENT: it has nothing
- * parked, or was run meanwhile; -EBUSY: another task waits; -EINTR.
+ * Return: 0, also if it timed out; -ENOENT: nothing is parked, or the vCPU was run
+ * meanwhile; -EBUSY: another task waits; -EINTR: a signal, or the VMM wants the
+ * vCPU's thread, which would miss a signal that came before the sleep.
  */
-int kvm_user_resume(struct kvm_user_device *dev, u32 cpu, u64 *data)
+int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u64 *data)
 {
-	struct kvm_user_score *score;
+	u32 cpu = vcpu->vcpu_idx;
+	struct kvm_user_score *score = &dev->scores[cpu];
 	int ret = 0;
-
-	if (cpu >= dev->nr_scores)
-		return -EINVAL;
-	cpu = array_index_nospec(cpu, dev->nr_scores);
-	score = &dev->scores[cpu];
 
 	spin_lock(&dev->queue.lock);
 	if (!score->is_parked)
 		ret = -ENOENT;
 	else if (score->resuming)
 		ret = -EBUSY;
+	else if (score->parked.wait_for != KVM_USER_NOTHING && kvm_user_exit_wanted(vcpu))
+		ret = -EINTR;
 	else
 		score->resuming = true;
 	spin_unlock(&dev->queue.lock);
