@@ -92,42 +92,50 @@ let package = Package(
             name: "Doorbell", dependencies: ["DeviceEmulation", "LinuxSystem", "MMIOForwarding"],
             path: "Examples/Doorbell", swiftSettings: [.swiftLanguageMode(.v6)]),
 
+        .target(name: "SeededRandom", path: "Tests/SeededRandom", swiftSettings: strict),
         .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem", system], swiftSettings: strict),
         .testTarget(
-            name: "KVMTests", dependencies: ["KVM", "GuestPrograms", "CKVM", "Fuzzing", "LinuxSystem", system],
+            name: "KVMTests",
+            dependencies: ["KVM", "GuestPrograms", "CKVM", "Fuzzing", "SeededRandom", "LinuxSystem", system],
             swiftSettings: strict),
         .testTarget(
             name: "MMIOForwardingTests",
-            dependencies: ["MMIOForwarding", "CKVMUser", "Fuzzing", "LinuxSystem", system], swiftSettings: strict),
+            dependencies: ["MMIOForwarding", "CKVMUser", "Fuzzing", "SeededRandom", "LinuxSystem", system],
+            swiftSettings: strict),
         .testTarget(
             name: "DeviceEmulationTests",
             dependencies: [
-                "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "Fuzzing", "LinuxSystem", system,
+                "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "Fuzzing", "SeededRandom", "LinuxSystem",
+                system,
             ],
             swiftSettings: strict),
         .testTarget(
             name: "ReferenceDevicesTests",
             dependencies: [
                 "ReferenceDevices", "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "Fuzzing",
+                "SeededRandom",
             ],
             swiftSettings: strict),
         .testTarget(
-            name: "KernelModuleTests", dependencies: ["KernelModule", "Fuzzing", "LinuxSystem", system],
+            name: "KernelModuleTests",
+            dependencies: ["KernelModule", "Fuzzing", "SeededRandom", "LinuxSystem", system],
             swiftSettings: strict),
         .testTarget(
             name: "ForwardingProcessesTests",
             dependencies: [
                 "ForwardingProcesses", "GuestPrograms", "ReferenceDevices", "DeviceEmulation", "MMIOForwarding",
-                "Fuzzing", "LinuxSystem", logging, system,
+                "Fuzzing", "SeededRandom", "LinuxSystem", logging, system,
             ],
             swiftSettings: strict),
         .testTarget(
             name: "ObservabilityTests",
-            dependencies: ["Observability", "KernelModule", "Fuzzing", "LinuxSystem", system], swiftSettings: strict),
-        .testTarget(name: "LabTests", dependencies: ["Lab", "Fuzzing"], swiftSettings: strict),
+            dependencies: ["Observability", "KernelModule", "Fuzzing", "SeededRandom", "LinuxSystem", system],
+            swiftSettings: strict),
+        .testTarget(name: "LabTests", dependencies: ["Lab", "Fuzzing", "SeededRandom"], swiftSettings: strict),
         // What a hostile kernel or process would give the tests above.
         .target(
-            name: "Fuzzing", dependencies: ["MMIOForwarding", "LinuxSystem", system], path: "Tests/Fuzzing",
+            name: "Fuzzing", dependencies: ["SeededRandom", "MMIOForwarding", "LinuxSystem", system],
+            path: "Tests/Fuzzing",
             swiftSettings: strict),
         // Runs in the lab, against the real module.
         .target(name: "CConformance", path: "Tests/CConformance"),

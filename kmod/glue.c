@@ -52,11 +52,24 @@ static unsigned int device_type = KVM_DEV_TYPE_ARM_PV_TIME;
 module_param(device_type, uint, 0444);
 MODULE_PARM_DESC(device_type, "number for KVM_CREATE_DEVICE; one that x86 leaves unused");
 
+#ifdef KVM_USER_TEST
+static char *lacks;
+module_param(lacks, charp, 0444);
+MODULE_PARM_DESC(lacks, "behave as on a kernel that does not have this function");
+#else
+static const char *const lacks;
+#endif
+
+static int kvm_user_probe(struct kprobe *probe)
+{
+	return lacks && !strcmp(probe->symbol_name, lacks) ? -ENOENT : register_kprobe(probe);
+}
+
 static void *kvm_user_find(const char *symbol)
 {
 	/* Disabled: no code is patched, the address is all that is wanted. */
 	struct kprobe probe = { .symbol_name = symbol, .flags = KPROBE_FLAG_DISABLED };
-	int ret = register_kprobe(&probe);
+	int ret = kvm_user_probe(&probe);
 
 	if (ret) {
 		pr_err("cannot attach to this kernel's KVM: no %s (%d)\n", symbol, ret);
@@ -186,4 +199,76 @@ void kvm_user_enter_srcu(struct kvm_vcpu *vcpu) __acquires(&vcpu->kvm->srcu)
 {
 	if (!hold_srcu)
 		kvm_vcpu_srcu_read_lock(vcpu);
+}
+
+/* Later kernels have another name for what user space may change at any time. */
+#ifndef HINT_UNSAFE_IN_KVM
+#define HINT_UNSAFE_IN_KVM(symbol)	symbol
+#endif
+
+/**
+ * kvm_user_exit_wanted - shall the vCPU's thread return to the VMM at once?
+ * @vcpu: any of the VM's
+ *
+ * Return: whether the VMM has set immediate_exit, as KVM_RUN would see it.
+ */
+bool kvm_user_exit_wanted(const struct kvm_vcpu *vcpu)
+{
+	return READ_ONCE(vcpu->run->HINT_UNSAFE_IN_KVM(immediate_exit));
+}
+
+/* KVM's emulator makes accesses of up to so many bytes, in pieces of up to 8. */
+#define KVM_USER_LONGEST	16
+
+/**
+ * kvm_user_first_piece - is nothing of this access parked or left to the VMM?
+ * @vcpu: the current vCPU, in a memory access
+ *
+ * Return: false for a piece that follows such a one in the same access.
+ */
+bool kvm_user_first_piece(const struct kvm_vcpu *vcpu)
+{
+	return !vcpu->mmio_nr_fragments;
+}
+
+/**
+ * kvm_user_may_park - can KVM make an exit of this piece of an access (B4)?
+ * @vcpu: the current vCPU, in a memory access
+ * @addr: guest physical address
+ * @len: bytes
+ *
+ * KVM has room for two fragments.  What follows this piece may need one for the
+ * rest of its page and one for the next page: both only if the access is of more
+ * than 8 bytes and crosses, which a shorter piece, or one up to the page's end,
+ * is not the start of.  A guest with encrypted state exits in another way.
+ *
+ * Return: true if kvm_user_park() may be called.
+ */
+bool kvm_user_may_park(const struct kvm_vcpu *vcpu, gpa_t addr, int len)
+{
+	u32 left = PAGE_SIZE - offset_in_page(addr);
+
+	BUILD_BUG_ON(KVM_MAX_MMIO_FRAGMENTS < 2);
+
+	return kvm_user_first_piece(vcpu) && !vcpu->arch.guest_state_protected &&
+	       (len < 8 || left == len || left >= KVM_USER_LONGEST);
+}
+
+/**
+ * kvm_user_park - have this access exit to the VMM once the handler returns
+ * @vcpu: the current vCPU, for which kvm_user_may_park() is true
+ * @addr: guest physical address
+ * @len: bytes
+ * @val: KVM's buffer: the VMM's value of a load goes there, a store's is there
+ *
+ * KVM's emulator makes an exit, and completes it at the next KVM_RUN, of what it
+ * finds in the fragments after the bus handlers have run.
+ */
+void kvm_user_park(struct kvm_vcpu *vcpu, gpa_t addr, int len, void *val)
+{
+	struct kvm_mmio_fragment *frag = &vcpu->mmio_fragments[vcpu->mmio_nr_fragments++];
+
+	frag->gpa = addr;
+	frag->data = val;
+	frag->len = len;
 }

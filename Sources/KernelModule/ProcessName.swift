@@ -16,6 +16,7 @@ extension SystemTree {
 extension String {
     /// The text with `?` in the place of control characters and whatever else has no shape of its own.
     package var printable: String {
+        if utf8.allSatisfy({ (0x20...0x7e).contains($0) }) { return self }
         var result = ""
         for scalar in unicodeScalars { result.unicodeScalars.append(scalar.isPrintable ? scalar : "?") }
         return result

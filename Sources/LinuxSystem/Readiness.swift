@@ -9,9 +9,9 @@ package import SystemPackage
 ///
 /// - Parameters:
 ///   - descriptors: open descriptors.
-///   - milliseconds: how long to wait; -1 for ever.
-/// - Returns: for each, whether it is so; for none of them if the time ran out.
-/// - Throws: errno of the call. A signal does not end it, and the time then begins anew.
+///   - milliseconds: how long; -1 for ever.
+/// - Returns: for each, whether it is so; for none if the time ran out.
+/// - Throws: errno of the call.
 package func waitForAny(of descriptors: [CInt], milliseconds: CInt = -1) throws(Errno) -> [Bool] {
     var entries = descriptors.map { pollfd(fd: $0, events: CShort(POLLIN), revents: 0) }
     try systemCall(onInterrupt: .retry) { unsafe poll(&entries, nfds_t(entries.count), milliseconds) }

@@ -21,11 +21,12 @@ struct TraceRunningCommand: ParsableCommand {
             that is gone afterwards. SIGINT and SIGTERM end it.
 
             With --json each line is an object. Of a tracepoint: event (its name without kvm_user_), monotonic_ns, \
-            thread, command, processor (the host's), and what the tracepoint tells: device, vcpu, range, length and ret as \
-            numbers; sequence, offset, value, address as strings; kind (load or store), bus, wait; redelivered; and \
-            whatever a later module tells, under its own name, as a string, or in words if it has none. Of lost events: \
-            event "lost", processor, count (null if not known). Of a line that is neither: event "other", text. The last \
-            one: end (stopped, limit or module_gone), events, lost.
+            thread, command, processor (the host's), and what the tracepoint tells: device, vcpu, range, length, ret, \
+            reason and redeliveries as numbers; sequence, offset, value and address as strings; kind (load or store), bus \
+            (mmio or pio), wait (for space, reply or stores), policy (abort, hold or exit); redelivered (true or false); \
+            and whatever a later module tells, under its own name, as a string, or in words if it has none. Of lost \
+            events: event "lost", processor, count (null if not known). Of a line that is neither: event "other", text. \
+            The last one: end (stopped, limit or module_gone), events, lost.
             """)
 
     @Option(
@@ -212,6 +213,7 @@ extension TraceEvent.Field {
         case (nil, "load"), (nil, "store"): "kind"
         case (nil, "mmio"), (nil, "pio"): "bus"
         case (nil, "space"), (nil, "reply"), (nil, "stores"): "wait"
+        case (nil, "abort"), (nil, "hold"), (nil, "exit"): "policy"
         case ("dev", _): "device"
         case ("cpu", _): "vcpu"
         case ("seq", _): "sequence"
@@ -219,13 +221,14 @@ extension TraceEvent.Field {
         case ("data", _): "value"
         case ("addr", _): "address"
         case ("flags", _): "redelivered"
+        case ("redelivered", _): "redeliveries"
         default: name
         }
     }
 
     fileprivate var json: JSONValue {
         switch name {
-        case "dev", "cpu", "range", "len", "ret", "reason": number.map { .integer($0) } ?? .string(value)
+        case "dev", "cpu", "range", "len", "ret", "reason", "redelivered": number.map { .integer($0) } ?? .string(value)
         case "flags": .boolean(isRedelivered)
         default: .string(value)
         }

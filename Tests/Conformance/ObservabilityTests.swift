@@ -59,18 +59,35 @@ struct ObservabilityCommandTests {
     /// A trace that has begun.
     private func trace(_ arguments: String...) throws -> RunningCommand {
         let trace = try RunningCommand(arguments: ["trace", "running", "--json", "--log-level", "info"] + arguments)
-        try #require(eventually { trace.errorText.contains("tracing") }, "\(trace.errorText)")
+        try #require(eventually(within: .seconds(60)) { trace.errorText.contains("tracing") }, "\(trace.errorText)")
         return trace
     }
 
-    private func vmm(_ program: String, socket: String? = nil) throws -> RunningCommand {
+    private func vmm(
+        _ program: String, device: String = "scratch", socket: String? = nil
+    ) throws -> RunningCommand {
         try RunningCommand(arguments: [
-            "vmm", "--socket", socket ?? self.socket, "--timeout", "30", "--program", program, "--seed", "7",
+            "vmm", "--socket", socket ?? self.socket, "--timeout", "30", "--device", device, "--program", program,
+            "--seed", "7",
         ])
     }
 
-    private func emulation(socket: String? = nil) throws -> RunningCommand {
-        try RunningCommand(arguments: ["emulate", "scratch", "--socket", socket ?? self.socket, "--wait", "30"])
+    private func emulation(device: String = "scratch", socket: String? = nil) throws -> RunningCommand {
+        try RunningCommand(arguments: ["emulate", device, "--socket", socket ?? self.socket, "--wait", "30"])
+    }
+
+    /// A guest from beginning to end.
+    private func runGuest(_ program: String, device: String = "scratch") throws {
+        let vmm = try vmm(program, device: device)
+        let emulation = try emulation(device: device)
+        #expect(try vmm.end() == 0, "\(vmm.text) \(vmm.errorText)")
+        #expect(try emulation.end() == 0)
+    }
+
+    /// Waits until a trace has come to the end of the device's use; printing is slow under emulation.
+    private func waitForClose(_ trace: RunningCommand) throws {
+        try #require(
+            eventually(within: .seconds(120)) { trace.text.contains("\"event\":\"closed\"") }, "\(trace.errorText)")
     }
 
     /// Trace instances that this project's processes have.
@@ -121,7 +138,7 @@ struct ObservabilityCommandTests {
         try ModuleUnderTest.load()
         let vmm = try vmm("load_4:100000")
         let emulation = try emulation()
-        try #require(try eventually { try !CounterFiles.names(of: vmm.process).isEmpty })
+        try #require(try eventually(within: .seconds(60)) { try !CounterFiles.names(of: vmm.process).isEmpty })
         let stat = try stat("--once")
         #expect(try stat.end() == 0)
         let name = try #require(try CounterFiles.names(of: vmm.process).first)
@@ -167,7 +184,7 @@ struct ObservabilityCommandTests {
         try ModuleUnderTest.load()
         let stat = try stat("--json", "--interval", "0.05")
         let trace = try trace()
-        try #require(eventually { stat.text.contains("\n") })
+        try #require(eventually(within: .seconds(60)) { stat.text.contains("\n") })
         try ModuleUnderTest.unload()
         #expect(try stat.end() == 1)
         #expect(stat.errorText.contains("kvm_user is not loaded"))
@@ -183,12 +200,8 @@ struct ObservabilityCommandTests {
         try ModuleUnderTest.load()
         let trace = try trace()
         #expect(try instances() == ["mmiofd-\(trace.process)"])
-        let vmm = try vmm("pair_4:2")
-        let emulation = try emulation()
-        #expect(try vmm.end() == 0, "\(vmm.text) \(vmm.errorText)")
-        #expect(try emulation.end() == 0)
-        try #require(
-            eventually { trace.text.contains("\"event\":\"closed\"") }, "\(trace.text) \(trace.errorText)")
+        try runGuest("pair_4:2")
+        try waitForClose(trace)
         trace.signal(SIGTERM)
         #expect(try trace.end() == 0)
         let all = try lines(Event.self, trace)
@@ -211,11 +224,8 @@ struct ObservabilityCommandTests {
     func text() throws {
         try ModuleUnderTest.load()
         let trace = try RunningCommand(arguments: ["trace", "running", "--limit", "4", "--log-level", "info"])
-        try #require(eventually { trace.errorText.contains("tracing") }, "\(trace.errorText)")
-        let vmm = try vmm("pair_4:2")
-        let emulation = try emulation()
-        #expect(try vmm.end() == 0)
-        #expect(try emulation.end() == 0)
+        try #require(eventually(within: .seconds(60)) { trace.errorText.contains("tracing") }, "\(trace.errorText)")
+        try runGuest("pair_4:2")
         #expect(try trace.end() == 0)
         let lines = trace.text.split(separator: "\n")
         #expect(lines.count == 5)
@@ -234,11 +244,8 @@ struct ObservabilityCommandTests {
         #expect(try instances().isEmpty)
         let piped = try RunningCommand(
             "/bin/bash", arguments: ["-c", "\(RunningCommand.mmiofd) trace running --log-level info | head -n 1"])
-        try #require(eventually { piped.errorText.contains("tracing") })
-        let vmm = try vmm("load_4:50")
-        let emulation = try emulation()
-        try vmm.end()
-        try emulation.end()
+        try #require(eventually(within: .seconds(60)) { piped.errorText.contains("tracing") })
+        try runGuest("out_1:20", device: "uart16550a")
         #expect(try piped.end() == 0)
         #expect(try eventually { try instances().isEmpty })
     }
@@ -260,9 +267,12 @@ struct ObservabilityCommandTests {
     func narrowed() throws {
         try ModuleUnderTest.load()
         let other = socket + ".other"
-        let (one, two) = (try vmm("load_4:100"), try vmm("load_4:100", socket: other))
+        let device = "uart16550a"
+        let (one, two) = (
+            try vmm("out_1:20", device: device), try vmm("out_1:20", device: device, socket: other)
+        )
         try #require(
-            try eventually {
+            try eventually(within: .seconds(60)) {
                 try !CounterFiles.names(of: one.process).isEmpty && !CounterFiles.names(of: two.process).isEmpty
             })
         let name = try #require(try CounterFiles.names(of: one.process).first)
@@ -273,12 +283,12 @@ struct ObservabilityCommandTests {
         #expect(unknown.errorText.contains(name), "\(unknown.errorText)")
         // The other one first: whatever it does has been traced by the time that the one's own events come.
         for socket in [other, socket] {
-            let emulation = try emulation(socket: socket)
+            let emulation = try emulation(device: device, socket: socket)
             try (socket == other ? two : one).end()
             try emulation.end()
         }
         for trace in [byProcess, byDevice] {
-            try #require(eventually { trace.text.contains("\"event\":\"closed\"") }, "\(trace.text)")
+            try waitForClose(trace)
             trace.signal(SIGINT)
             #expect(try trace.end() == 0)
             let devices = Set(try lines(Event.self, trace).compactMap(\.device))
@@ -295,12 +305,9 @@ struct ObservabilityCommandTests {
         try size.writeAll("4".utf8)
         try size.close()
         trace.signal(SIGSTOP)
-        let vmm = try vmm("load_4:1000")
-        let emulation = try emulation()
-        #expect(try vmm.end() == 0)
-        #expect(try emulation.end() == 0)
+        try runGuest("load_4:1000")
         trace.signal(SIGCONT)
-        try #require(eventually { trace.text.contains("\"event\":\"closed\"") }, "\(trace.text)")
+        try waitForClose(trace)
         trace.signal(SIGINT)
         #expect(try trace.end() == 0)
         let all = try lines(Event.self, trace)

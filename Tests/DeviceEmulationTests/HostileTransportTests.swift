@@ -5,6 +5,7 @@
 import DeviceEmulation
 import Fuzzing
 import MMIOForwarding
+import SeededRandom
 import SystemPackage
 import Testing
 

@@ -6,6 +6,7 @@ import DeviceEmulation
 import DeviceEmulationTesting
 import Fuzzing
 import MMIOForwarding
+import SeededRandom
 import Testing
 
 @Suite("Malformed requests")

@@ -6,6 +6,7 @@ import DeviceEmulation
 import Fuzzing
 import LinuxSystem
 import MMIOForwarding
+import SeededRandom
 import SystemPackage
 
 /// A ServerThread that an array can hold.

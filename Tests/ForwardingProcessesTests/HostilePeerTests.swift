@@ -9,6 +9,7 @@ import LinuxSystem
 import Logging
 import MMIOForwarding
 import ReferenceDevices
+import SeededRandom
 import SystemPackage
 import Testing
 

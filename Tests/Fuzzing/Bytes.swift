@@ -2,18 +2,19 @@
 //
 // Bytes from a hostile kernel or process: at random, or right ones with something wrong.
 
+package import SeededRandom
 import SystemPackage
 
 /// Seeds for a fuzz test: two that are always the same, and one of this run's own.
-public let fuzzSeeds: [UInt64] = [1, 2, .random(in: 3...(.max))]
+package let fuzzSeeds: [UInt64] = [1, 2, .random(in: 3...(.max))]
 
 /// Prints the seed of a test, before anything else: a trap ends the process, and standard error is not buffered.
-public func announce(_ seed: UInt64, of test: String) {
+package func announce(_ seed: UInt64, of test: String) {
     _ = try? FileDescriptor.standardError.writeAll("seed of \(test): \(seed)\n".utf8)
 }
 
 /// Up to `most` bytes: of any value, or such as the text around has.
-public func randomBytes(upTo most: Int, using random: inout SeededGenerator) -> [UInt8] {
+package func randomBytes(upTo most: Int, using random: inout SeededGenerator) -> [UInt8] {
     let count = Int.random(in: 0...most, using: &random)
     let isText = Bool.random(using: &random)
     let alphabet = Array("0123456789 -+.:=,[]()\n\t\0\u{1b}xXabLOSTCPUkvm_user/%e\u{e9}".utf8)
@@ -23,7 +24,7 @@ public func randomBytes(upTo most: Int, using random: inout SeededGenerator) -> 
 }
 
 /// The bytes with one to eight things wrong: bits, numbers at an edge, parts that are missing, doubled or moved.
-public func mutated(_ bytes: [UInt8], using random: inout SeededGenerator) -> [UInt8] {
+package func mutated(_ bytes: [UInt8], using random: inout SeededGenerator) -> [UInt8] {
     var bytes = bytes
     for _ in 0..<Int.random(in: 1...8, using: &random) { mutate(&bytes, using: &random) }
     return bytes

@@ -3,14 +3,15 @@
 // Descriptors that are not what they were said to be.
 
 import Glibc
-public import LinuxSystem
-public import SystemPackage
+package import LinuxSystem
+package import SeededRandom
+package import SystemPackage
 
 /// Makes descriptors for a process that expects something else.
-public enum HostileDescriptor {
+package enum HostileDescriptor {
     /// A descriptor of any kind that neither makes its holder wait nor goes on for ever: a file, a pipe or a socket with
     /// random bytes in it and nobody at the other end, an eventfd, a device.
-    public static func random(using random: inout SeededGenerator) throws(Errno) -> OwnedDescriptor {
+    package static func random(using random: inout SeededGenerator) throws(Errno) -> OwnedDescriptor {
         let descriptor = try any(using: &random)
         try systemCall(onInterrupt: .retry) { fcntl(descriptor.rawValue, F_SETFL, O_NONBLOCK) }
         return descriptor
@@ -29,7 +30,7 @@ public enum HostileDescriptor {
     }
 
     /// A file with these bytes and no name, at its beginning.
-    public static func file(_ bytes: [UInt8]) throws(Errno) -> OwnedDescriptor {
+    package static func file(_ bytes: [UInt8]) throws(Errno) -> OwnedDescriptor {
         var path = Array("/tmp/mmiofd-hostile.XXXXXX".utf8CString)
         let file = OwnedDescriptor(adopting: try systemCall(onInterrupt: .retry) { unsafe mkstemp(&path) })
         _ = unsafe unlink(path)
@@ -53,7 +54,7 @@ public enum HostileDescriptor {
     }
 
     /// The writing end of a pipe, non-blocking and full but for some bytes, and its reading end.
-    public static func pipe(room: Int) throws(Errno) -> PipeEnds {
+    package static func pipe(room: Int) throws(Errno) -> PipeEnds {
         let ends = try pipe()
         try systemCall(onInterrupt: .retry) { fcntl(ends.writing.rawValue, F_SETFL, O_NONBLOCK) }
         // Full, then a page less, then all of that page but the room.
@@ -65,7 +66,7 @@ public enum HostileDescriptor {
     }
 
     /// Both ends of a pipe.
-    public static func pipe() throws(Errno) -> PipeEnds {
+    package static func pipe() throws(Errno) -> PipeEnds {
         var ends: [CInt] = [-1, -1]
         try systemCall(onInterrupt: .retry) { unsafe Glibc.pipe(&ends) }
         return PipeEnds(
@@ -73,14 +74,14 @@ public enum HostileDescriptor {
     }
 
     /// Both ends of a pipe.
-    @frozen public struct PipeEnds: ~Copyable {
+    package struct PipeEnds: ~Copyable {
         /// Where bytes come out.
-        public let reading: OwnedDescriptor
+        package let reading: OwnedDescriptor
         /// Where they go in.
-        public let writing: OwnedDescriptor
+        package let writing: OwnedDescriptor
 
         /// Closes the writing end.
-        public consuming func closeWriting() -> OwnedDescriptor { reading }
+        package consuming func closeWriting() -> OwnedDescriptor { reading }
     }
 
     /// A socket with a few messages in it, whose other end is closed.
@@ -102,7 +103,7 @@ public enum HostileDescriptor {
 
 extension OwnedDescriptor {
     /// Whether the other end is closed everywhere: reading gives the end of the file, and at once.
-    public func isAtEnd() -> Bool {
+    package func isAtEnd() -> Bool {
         var byte: UInt8 = 0
         _ = fcntl(rawValue, F_SETFL, O_NONBLOCK)
         return unsafe read(rawValue, &byte, 1) == 0

@@ -2,15 +2,16 @@
 //
 // Requests whose bytes nobody has checked.
 
-public import MMIOForwarding
+package import MMIOForwarding
+package import SeededRandom
 
 /// A request made of random bytes.
-public func randomRequest(using random: inout SeededGenerator) -> ForwardedRequest {
+package func randomRequest(using random: inout SeededGenerator) -> ForwardedRequest {
     reinterpreted((0..<MemoryLayout<ForwardedRequest>.size).map { _ in .random(in: 0...255, using: &random) })
 }
 
 /// A request that a guest could make of a device of this size, but for a few bytes that are at random.
-public func mutatedRequest(window: UInt64, using random: inout SeededGenerator) -> ForwardedRequest {
+package func mutatedRequest(window: UInt64, using random: inout SeededGenerator) -> ForwardedRequest {
     let request = ForwardedRequest(
         sequence: .random(in: 1...(.max), using: &random), Bool.random(using: &random) ? .load : .store,
         offset: .random(in: 0...window, using: &random), length: .random(in: 1...8, using: &random),

@@ -5,6 +5,7 @@
 import CKVM
 import Fuzzing
 import LinuxSystem
+import SeededRandom
 import SystemPackage
 import Testing
 

@@ -4,6 +4,7 @@
 
 import Fuzzing
 import LinuxSystem
+import SeededRandom
 import SystemPackage
 import Testing
 

@@ -3,6 +3,7 @@
 // A console that prints anything: a kernel that is broken, or a command that imitates one.
 
 import Fuzzing
+import SeededRandom
 import Testing
 
 @testable import Lab

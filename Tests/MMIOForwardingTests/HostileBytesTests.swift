@@ -6,6 +6,7 @@ import CKVMUser
 import Fuzzing
 import Glibc
 import LinuxSystem
+import SeededRandom
 import SystemPackage
 import Testing
 

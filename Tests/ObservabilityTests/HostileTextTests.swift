@@ -3,6 +3,7 @@
 // Counters and trace lines of any bytes: nothing traps, and nothing gets through that a terminal would act on.
 
 import Fuzzing
+import SeededRandom
 import Testing
 
 @testable import Observability

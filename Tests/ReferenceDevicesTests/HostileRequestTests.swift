@@ -7,6 +7,7 @@ import DeviceEmulationTesting
 import Fuzzing
 import MMIOForwarding
 import ReferenceDevices
+import SeededRandom
 import Testing
 
 @Suite("Hostile requests to devices", .timeLimit(.minutes(2)))

@@ -183,7 +183,8 @@ struct kvm_dev_user_park {
  * struct kvm_dev_user_resume - for KVM_DEV_USER_RESUME
  * @vcpu: in: index of the vCPU, in the order of creation
  * @pad: must be 0
- * @data: out: what the load gave, as in &kvm_user_request; 0 for a store
+ * @data: out: what the load gave; of less than 8 bytes the upper ones, and the
+ *	whole of a store, mean nothing
  */
 struct kvm_dev_user_resume {
 	__u32 vcpu;
@@ -363,8 +364,8 @@ struct kvm_dev_user_shadow_ctrl {
  * Takes a &struct kvm_dev_user_resume and waits for the load's reply, as KVM_RUN
  * would have done, or for the store to be queued.  With @data in run->mmio.data
  * the vCPU can then be run.  ENOENT: nothing is parked, the exit is the VMM's.
- * EINTR: a signal; the access stays parked.  EBUSY: another thread waits for it.
- * EINVAL: no such vCPU.
+ * EINTR: a signal, or run->immediate_exit was set and it had not completed; the
+ * access stays parked.  EBUSY: another thread waits for it.  EINVAL: no such vCPU.
  */
 #define KVM_DEV_USER_RESUME		_IOWR(KVMIO, 0xf6, struct kvm_dev_user_resume)
 
