@@ -89,12 +89,17 @@ let package = Package(
             name: "Doorbell", dependencies: ["DeviceEmulation", "LinuxSystem", "MMIOForwarding"],
             path: "Examples/Doorbell", swiftSettings: [.swiftLanguageMode(.v6)]),
 
+        .target(name: "SeededRandom", path: "Tests/SeededRandom", swiftSettings: strict),
         .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem", system], swiftSettings: strict),
         .testTarget(name: "KVMTests", dependencies: ["KVM", "GuestPrograms", system], swiftSettings: strict),
-        .testTarget(name: "MMIOForwardingTests", dependencies: ["MMIOForwarding"], swiftSettings: strict),
+        .testTarget(
+            name: "MMIOForwardingTests", dependencies: ["MMIOForwarding", "SeededRandom", system], swiftSettings: strict
+        ),
         .testTarget(
             name: "DeviceEmulationTests",
-            dependencies: ["DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "LinuxSystem", system],
+            dependencies: [
+                "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "LinuxSystem", "SeededRandom", system,
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "ReferenceDevicesTests",
@@ -116,8 +121,7 @@ let package = Package(
             name: "Conformance",
             dependencies: [
                 "CConformance", "CKVMUser", "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices",
-                "GuestPrograms", "KernelModule",
-                "LinuxSystem", system,
+                "GuestPrograms", "KernelModule", "LinuxSystem", "SeededRandom", system,
             ],
             swiftSettings: strict),
     ]

@@ -5,6 +5,7 @@
 import DeviceEmulation
 import DeviceEmulationTesting
 import MMIOForwarding
+import SeededRandom
 import Testing
 
 @Suite("Malformed requests")
