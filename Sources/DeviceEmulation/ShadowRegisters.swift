@@ -116,7 +116,7 @@ public final class ShadowRegisters: Sendable {
     ///   - offset: bytes from the start of the range.
     ///   - width: how many bytes; of a value that is stored, higher bits are ignored.
     ///   - rangeID: the range, where the table distinguishes them.
-    public subscript(_ offset: UInt64, _ width: AccessWidth, rangeID: UInt32 = 0) -> UInt64 {
+    public subscript(_ offset: UInt64, _ width: AccessWidth, rangeID rangeID: UInt32 = 0) -> UInt64 {
         get { value(offset, width, rangeID) ?? width.mask }
         set {
             guard let place = map.imageOffset(of: offset, length: width.bytes, in: rangeID) else { return }
