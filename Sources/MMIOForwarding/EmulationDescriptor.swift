@@ -17,7 +17,7 @@ public struct EmulationDescriptor: ~Copyable, Sendable {
     /// Replies of ``exchange(_:for:)`` that the kernel had given up waiting for.
     public private(set) var staleReplies: UInt64 = 0
     /// What the module offers, once it was asked.
-    private var features: DeviceInformation.Features?
+    var features: DeviceInformation.Features?
 
     /// Takes over a descriptor that a VMM passed.
     public init(adopting descriptor: consuming OwnedDescriptor) {

@@ -106,11 +106,17 @@ import Synchronization
         }
     }
 
-    /// Copies this image's first bytes to another one, as far as both go, in words of 8.
+    /// Copies this image's first bytes to another one, as far as both go: words of 8, and the rest by single bytes.
     package func copy(to other: borrowing ShadowImage) {
-        for offset in stride(from: 0, to: UInt64(min(size, other.size)) & ~7, by: 8) {
-            // Both have that word.
-            if let word = try? load(at: offset, length: 8) { try? other.store(word, at: offset, length: 8) }
+        let end = UInt64(min(size, other.size))
+        var offset: UInt64 = 0
+        while offset < end {
+            let length = end - offset >= 8 ? 8 : 1
+            // Both images have these bytes.
+            if let value = try? load(at: offset, length: length) {
+                try? other.store(value, at: offset, length: length)
+            }
+            offset += UInt64(length)
         }
     }
 

@@ -101,12 +101,13 @@ struct ShadowRegistersTests {
     func answeredByTransport() throws {
         let bus = InMemoryBus(hasShadow: true)
         let shared = SharedDevice(ShadowedDevice())
-        shared.withDevice { $0.registers[0x28, .four] = 41 }
+        shared.withDevice { $0.registers[0x2c, .one] = 41 }
         let thread = try DeviceServer(shared, on: bus.transport()).start()
-        // The first store's reply says that the server has begun.
+        // A request that is replied to: the server has begun.
         bus.store(0x20, length: 8, 1)
         _ = bus.load(0x100, length: 1)
-        #expect(bus.load(0x28, length: 4) == 41)
+        // The image's very last byte has moved with the rest.
+        #expect(bus.load(0x2c, length: 1) == 41)
         for value in 0..<1000 {
             bus.store(0x20, length: 8, UInt64(value))
             #expect(bus.load(0x20, length: 8) == UInt64(value))
