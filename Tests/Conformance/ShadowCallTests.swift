@@ -376,6 +376,6 @@ final class ShadowCallTests {
         return kvm_user_shadow_entry(
             offset: number(below: 512), len: number(below: 64), image_offset: number(below: 4032),
             range_id: UInt32(truncatingIfNeeded: number(below: 4)),
-            sizes: UInt32(truncatingIfNeeded: number(below: 15) + 1))
+            sizes: UInt32(truncatingIfNeeded: number(below: 15) &+ 1))
     }
 }
