@@ -48,6 +48,10 @@ public struct ForwardingError: Error, Hashable, Sendable, CustomStringConvertibl
             "the map has too many entries; one for every range counts once for each"
         case ("KVM_DEV_USER_SHADOW_CTRL", .invalidArgument):
             "an entry leaves the image, or names a range that cannot be"
+        case ("KVM_DEV_USER_RESUME", .resourceBusy):
+            "another thread waits for this vCPU's access already"
+        case ("KVM_DEV_USER_RESUME", .invalidArgument):
+            "there is no vCPU of this index; they count from 0 in the order in which they were made"
         case (_, .ioError):
             "KVM lets only the process that made the virtual machine configure it, and only while that lives"
         default:
