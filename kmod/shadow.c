@@ -335,9 +335,6 @@ static const void *kvm_user_map_find(const struct kvm_user_map *map, u32 range_i
 	u32 first = 0, end = map->nr_entries;
 	u64 at;
 
-	/* Of an access that crosses a page, parts may have 3, 5, 6 or 7 bytes. */
-	if (!is_power_of_2(len))
-		return NULL;
 	while (first < end) {
 		u32 middle = first + (end - first) / 2;
 

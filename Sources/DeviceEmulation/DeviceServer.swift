@@ -119,7 +119,8 @@ public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTra
             logger.debug("shadow registers", metadata: ["device": "\(shared.label)", "placed": "\(isPlaced)"])
         } catch {
             logger.warning(
-                "no shadow memory, every load is a request", metadata: ["device": "\(shared.label)", "error": "\(error)"])
+                "no shadow memory, every load is a request",
+                metadata: ["device": "\(shared.label)", "error": "\(error)"])
         }
     }
 

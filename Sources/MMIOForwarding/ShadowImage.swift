@@ -3,9 +3,8 @@
 // The memory from which the kernel answers loads without a request.
 
 public import LinuxSystem
-public import SystemPackage
-
 import Synchronization
+public import SystemPackage
 
 /// Memory that holds registers' values, where a guest's loads find them: the shadow image of a device.
 ///

@@ -168,7 +168,8 @@ struct CommandLineTests {
         closed.signal(SIGTERM)
         try closed.end()
         let open = try vmm("--program", "mixed:10", "--socket-mode", "0660", "--socket-group", "nogroup")
-        try expectAgreement(open, try asNobody("emulate", "scratch", "--no-shadow", "--socket", socket, "--wait", "30", "--json"))
+        let served = try asNobody("emulate", "scratch", "--no-shadow", "--socket", socket, "--wait", "30", "--json")
+        try expectAgreement(open, served)
         #expect(try parse(Verdict.self, open.text).emulation.user == 65534)
     }
 

@@ -166,7 +166,9 @@ struct ExchangeTests {
         }
     }
 
-    @Test("a bad reply behind good ones: those count, nothing is fetched, and the next call says why", arguments: [1, 16, 20])
+    @Test(
+        "a bad reply behind good ones: those count, nothing is fetched, and the next call says why",
+        arguments: [1, 16, 20])
     func badInTheMiddle(good: Int) throws {
         try ForwardedGuest.run { guest in
             let emulation = try guest.control.makeEmulationDescriptor()

@@ -319,7 +319,7 @@ struct ShadowTests {
         #expect(throws: Errno.resourceTemporarilyUnavailable) { try emulation.takeNow() }
     }
 
-    @Test("SHADOW_CTRL: a map is replaced as a whole while 2 vCPUs load: each load has the old place's value or the new one's")
+    @Test("SHADOW_CTRL: a map is replaced as a whole while 2 vCPUs load: each load is answered by the old or the new")
     func replacedWhileLoading() throws {
         try ModuleUnderTest.load()
         let (vcpus, count) = (2, 2000)
