@@ -174,7 +174,8 @@ enum kvm_user_course {
 };
 
 static enum kvm_user_course
-kvm_user_queue_up(struct kvm_user_device *dev, const struct kvm_user_request *request)
+kvm_user_queue_up(struct kvm_user_device *dev, const struct kvm_user_request *request,
+		  bool may_leave)
 {
 	struct kvm_user_access *access = &dev->scores[request->cpu].running;
 	bool store = request->type == KVM_USER_STORE;
@@ -183,7 +184,8 @@ kvm_user_queue_up(struct kvm_user_device *dev, const struct kvm_user_request *re
 	lockdep_assert_held(&dev->queue.lock);
 
 	if (!dev->open && dev->on_close != KVM_USER_ON_CLOSE_HOLD)
-		return dev->on_close == KVM_USER_ON_CLOSE_EXIT ? KVM_USER_LEFT : KVM_USER_LOST;
+		return dev->on_close == KVM_USER_ON_CLOSE_EXIT && may_leave ?
+		       KVM_USER_LEFT : KVM_USER_LOST;
 	/* A stalled device still takes what it has space for: nobody waits. */
 	if (dev->stalled && (!store || kvm_user_queue_full(&dev->queue)))
 		return KVM_USER_LOST;
@@ -218,12 +220,13 @@ static struct kvm_user_request kvm_user_request(const struct kvm_vcpu *vcpu,
 
 /*
  * Sends a request on its way and waits if it has to.  A signal parks it: KVM then
- * goes on as if it were done, and makes an exit of @val.
+ * goes on as if it were done, and makes an exit of @val.  Unless it @may_leave, it
+ * is lost where it would have been left to the VMM.
  */
 static enum kvm_user_course kvm_user_forward(struct kvm_vcpu *vcpu,
 					     const struct kvm_user_target *target,
 					     const struct kvm_user_request *request,
-					     void *val)
+					     void *val, bool may_leave)
 {
 	struct kvm_user_device *dev = target->dev;
 	bool store = request->type == KVM_USER_STORE;
@@ -232,7 +235,7 @@ static enum kvm_user_course kvm_user_forward(struct kvm_vcpu *vcpu,
 
 	spin_lock(&dev->queue.lock);
 	kvm_user_unpark(vcpu, target);
-	course = kvm_user_queue_up(dev, request);
+	course = kvm_user_queue_up(dev, request, may_leave);
 	if (course == KVM_USER_LOST)
 		dev->counters[store ? KVM_USER_DROPPED : KVM_USER_ALL_ONES]++;
 	else if (course == KVM_USER_LEFT)
@@ -277,9 +280,9 @@ static int kvm_user_await_stores(struct kvm_vcpu *vcpu,
 	return kvm_user_wait(dev, vcpu, kvm_user_sleep_state(vcpu, target, len));
 }
 
-/* Answers a load from the shadow image; false if it is to be forwarded. */
-static bool kvm_user_shadow_load(struct kvm_vcpu *vcpu,
-				 const struct kvm_user_target *target, int len, u64 *data)
+/* Answers a load from the shadow image; false if it is to be forwarded, @waited or not. */
+static bool kvm_user_shadow_load(struct kvm_vcpu *vcpu, const struct kvm_user_target *target,
+				 int len, u64 *data, bool *waited)
 {
 	struct kvm_user_device *dev = target->dev;
 	struct kvm_user_score *score = &dev->scores[vcpu->vcpu_idx];
@@ -289,6 +292,7 @@ static bool kvm_user_shadow_load(struct kvm_vcpu *vcpu,
 		if (!kvm_user_shadow_covers(&dev->shadow, target->range_id,
 					    target->offset, len))
 			return false;
+		*waited = true;
 		ret = kvm_user_await_stores(vcpu, target, len);
 		/* A load that can be parked has to be a request. */
 		if (ret == -ERESTARTSYS)
@@ -320,10 +324,12 @@ int kvm_user_load(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, i
 {
 	struct kvm_user_request request =
 		kvm_user_request(vcpu, target, KVM_USER_LOAD, len);
+	bool waited = false;
 	u64 data;
 
-	if (!kvm_user_shadow_load(vcpu, target, len, &data)) {
-		switch (kvm_user_forward(vcpu, target, &request, val)) {
+	if (!kvm_user_shadow_load(vcpu, target, len, &data, &waited)) {
+		/* A wait has left kvm->srcu: KVM's bus may not be walked further (B1). */
+		switch (kvm_user_forward(vcpu, target, &request, val, !waited)) {
 		case KVM_USER_LEFT:
 			return -EOPNOTSUPP;
 		case KVM_USER_SLEEPS:
@@ -354,7 +360,7 @@ int kvm_user_store(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, 
 
 	memcpy(&request.data, val, len);
 	/* KVM's fragment has no const; of a store it is only read. */
-	return kvm_user_forward(vcpu, target, &request, (void *)val) == KVM_USER_LEFT ?
+	return kvm_user_forward(vcpu, target, &request, (void *)val, true) == KVM_USER_LEFT ?
 	       -EOPNOTSUPP : 0;
 }
 
