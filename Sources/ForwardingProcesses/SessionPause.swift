@@ -50,13 +50,13 @@ struct SessionPause: ~Copyable {
 
     /// Stops the process until it is continued: all vCPUs are out.
     private mutating func stop() throws {
-        // What came meanwhile is newer: SIGCONT, say.
-        if let signal = signals.take() { try obey(signal) }
         guard let start = asked else { return }
         logger.notice(
             "paused, all vCPUs are out of the guest",
             metadata: ["after_ms": "\((ContinuousClock.now - start) / .milliseconds(1))"])
-        signals.actOn(SIGTSTP)
+        // What came meanwhile is newer: SIGCONT, say.
+        if let signal = signals.take() { try obey(signal) }
+        if asked != nil { signals.actOn(SIGTSTP) }
         goOn()
     }
 
