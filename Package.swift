@@ -143,8 +143,7 @@ let package = Package(
             name: "Conformance",
             dependencies: [
                 "CConformance", "CKVMUser", "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices",
-                "GuestPrograms", "KernelModule",
-                "LinuxSystem", system,
+                "GuestPrograms", "KernelModule", "LinuxSystem", "SeededRandom", system,
             ],
             swiftSettings: strict),
     ]

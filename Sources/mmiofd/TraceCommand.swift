@@ -28,7 +28,8 @@ struct TraceEmulationCommand: ParsableCommand {
         abstract: "Emulate a device, and print each request with its reply.",
         discussion: """
             Does what `mmiofd emulate` does, and prints a line for each request as the device has carried it out, in \
-            that order. Printing takes its time, and the guest waits for it. With --json each line is an object, the \
+            that order. Printing takes its time, and the guest waits for it. The device's shadow registers are not used: \
+            every load is a request. With --json each line is an object, the \
             last one the counters.
             """)
 
@@ -50,7 +51,7 @@ struct TraceEmulationCommand: ParsableCommand {
         // A reader that has seen enough, head(1) say, does not end the device.
         _ = signal(SIGPIPE, SIG_IGN)
         let printer = RequestPrinter(limit: limit ?? .max, json: output.json)
-        let report = try emulation.serve(device, logger: log.logger("trace")) { printer.show($0) }
+        let report = try emulation.serve(device, usesShadow: false, logger: log.logger("trace")) { printer.show($0) }
         print(output.json ? report.json.description : report.text)
     }
 }
