@@ -79,15 +79,15 @@ struct ObservabilityCommandTests {
     }
 
     private func emulation(device: String = "scratch", socket: String? = nil) throws -> RunningCommand {
-        try RunningCommand(arguments: ["emulate", device, "--socket", socket ?? self.socket, "--wait", "30"])
+        try RunningCommand(arguments: ["emulate", device, "--socket", socket ?? self.socket, "--wait", "120"])
     }
 
     /// A guest from beginning to end.
     private func runGuest(_ program: String, device: String = "scratch") throws {
         let vmm = try vmm(program, device: device)
         let emulation = try emulation(device: device)
+        #expect(try emulation.end(within: .seconds(180)) == 0, "\(emulation.errorText)")
         #expect(try vmm.end() == 0, "\(vmm.text) \(vmm.errorText)")
-        #expect(try emulation.end() == 0)
     }
 
     /// Waits until a trace has come to the end of the device's use; printing is slow under emulation.
