@@ -153,7 +153,16 @@ extension EmulationDescriptor: RequestTransport {
                 try descriptor.ioctl(CKVMUSER_EXCHANGE, &raw, onInterrupt: .fail)
             }
         }
-        return (Int(raw.nr_replies), min(Int(raw.nr_requests), requests.count))
+        return try Self.counts(of: raw, replies: replies.count, requests: requests.count)
+    }
+
+    /// What a call says it did. The module takes a reply or fails: whatever says otherwise is none of its own.
+    static func counts(
+        of raw: kvm_dev_user_exchange, replies: Int, requests: Int
+    ) throws(Errno) -> (accepted: Int, came: Int) {
+        let (accepted, came) = (Int(raw.nr_replies), Int(raw.nr_requests))
+        guard accepted <= replies, came <= requests, accepted > 0 || replies == 0 else { throw .ioError }
+        return (accepted, came)
     }
 
     /// Writes all replies, leaving out those that nobody waits for any more.

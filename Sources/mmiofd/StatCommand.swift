@@ -57,7 +57,7 @@ struct StatCommand: ParsableCommand {
             earlier = sample
             _ = try waitForAny(of: [signals.descriptor.rawValue], milliseconds: CInt(interval * 1000))
             // Taken, or it would act after all when the descriptor goes.
-            if signals.take() != nil { return }
+            if signals.take() != nil { return screen.end() }
         }
     }
 
@@ -111,5 +111,10 @@ private struct TableScreen {
         let up = height > 0 ? "\u{1b}[\(height)A" : ""
         height = lines.count
         return StandardOutput.write("\(up)\r\u{1b}[J" + lines.map { "\($0)\n" }.joined())
+    }
+
+    /// Leaves the cursor below the last table, where the terminal may have shown the keys that ended it.
+    func end() {
+        if height > 0 { _ = StandardOutput.write("\r\u{1b}[J") }
     }
 }

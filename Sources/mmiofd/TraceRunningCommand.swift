@@ -22,11 +22,11 @@ struct TraceRunningCommand: ParsableCommand {
 
             With --json each line is an object. Of a tracepoint: event (its name without kvm_user_), monotonic_ns, \
             thread, command, processor (the host's), and what the tracepoint tells: device, vcpu, range, length, ret, \
-            reason and redeliveries as numbers; sequence, offset, value and address as strings; kind (load or store), bus \
-            (mmio or pio), wait (for space, reply or stores), policy (abort, hold or exit); redelivered (true or false); \
-            and whatever a later module tells, under its own name, as a string, or in words if it has none. Of lost \
-            events: event "lost", processor, count (null if not known). Of a line that is neither: event "other", text. \
-            The last one: end (stopped, limit or module_gone), events, lost.
+            reason, redeliveries and aborted as numbers; sequence, offset, value and address as strings; kind (load or \
+            store), bus (mmio or pio), wait (for space, reply or stores), policy (abort, hold or exit); redelivered (true \
+            or false); and whatever a later module tells, under its own name, as a string, or in words if it has none. Of \
+            lost events: event "lost", processor, count (null if not known). Of a line that is neither: event "other", \
+            text. The last one: end (stopped, limit or module_gone), events, lost.
             """)
 
     @Option(
@@ -228,7 +228,8 @@ extension TraceEvent.Field {
 
     fileprivate var json: JSONValue {
         switch name {
-        case "dev", "cpu", "range", "len", "ret", "reason", "redelivered": number.map { .integer($0) } ?? .string(value)
+        case "dev", "cpu", "range", "len", "ret", "reason", "redelivered", "aborted":
+            number.map { .integer($0) } ?? .string(value)
         case "flags": .boolean(isRedelivered)
         default: .string(value)
         }

@@ -22,16 +22,16 @@ struct ObservabilityCommandTests {
             let number: Int
             let command: String?
             let counters: [String: Int]
-            let per_second: [String: Int]
+            let perSecond: [String: Int]
         }
-        let monotonic_ns: Int
-        let interval_ns: Int?
+        let monotonicNs: Int
+        let intervalNs: Int?
         let devices: [Device]
     }
 
     private struct Event: Decodable {
         let event: String?
-        let monotonic_ns: Int?
+        let monotonicNs: Int?
         let device: Int?
         let vcpu: Int?
         let sequence: String?
@@ -46,8 +46,14 @@ struct ObservabilityCommandTests {
         let lost: Int?
     }
 
+    private static let decoder = {
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        return decoder
+    }()
+
     private func lines<Line: Decodable>(_ type: Line.Type, _ command: RunningCommand) throws -> [Line] {
-        try command.text.split(separator: "\n").map { try JSONDecoder().decode(type, from: Data($0.utf8)) }
+        try command.text.split(separator: "\n").map { try Self.decoder.decode(type, from: Data($0.utf8)) }
     }
 
     // MARK: Who watches and who is watched
@@ -73,15 +79,15 @@ struct ObservabilityCommandTests {
     }
 
     private func emulation(device: String = "scratch", socket: String? = nil) throws -> RunningCommand {
-        try RunningCommand(arguments: ["emulate", device, "--socket", socket ?? self.socket, "--wait", "30"])
+        try RunningCommand(arguments: ["emulate", device, "--socket", socket ?? self.socket, "--wait", "120"])
     }
 
     /// A guest from beginning to end.
     private func runGuest(_ program: String, device: String = "scratch") throws {
         let vmm = try vmm(program, device: device)
         let emulation = try emulation(device: device)
+        #expect(try emulation.end(within: .seconds(180)) == 0, "\(emulation.errorText)")
         #expect(try vmm.end() == 0, "\(vmm.text) \(vmm.errorText)")
-        #expect(try emulation.end() == 0)
     }
 
     /// Waits until a trace has come to the end of the device's use; printing is slow under emulation.
@@ -111,7 +117,7 @@ struct ObservabilityCommandTests {
         func counters() throws -> [Int] {
             let whole = stat.text.split(separator: "\n", omittingEmptySubsequences: false).dropLast()
             return try whole.compactMap { line in
-                let sample = try JSONDecoder().decode(Sample.self, from: Data(line.utf8))
+                let sample = try Self.decoder.decode(Sample.self, from: Data(line.utf8))
                 return sample.devices.first { $0.process == process }?.counters["requests"]
             }
         }
@@ -120,13 +126,13 @@ struct ObservabilityCommandTests {
         stat.signal(SIGINT)
         #expect(try stat.end() == 0)
         let samples = try lines(Sample.self, stat)
-        #expect(samples[0].interval_ns == nil && samples[0].devices.allSatisfy { $0.per_second.isEmpty })
+        #expect(samples[0].intervalNs == nil && samples[0].devices.allSatisfy { $0.perSecond.isEmpty })
         let last = try #require(samples.last?.devices.first { $0.process == process })
         #expect(last.command == "mmiofd")
         #expect(last.device == "\(process)-\(last.number)")
         #expect(last.counters["all_ones"] == 0)
-        #expect(last.per_second["longest_wait_ns"] == nil)
-        #expect(samples.contains { $0.devices.contains { ($0.per_second["requests"] ?? 0) > 0 } })
+        #expect(last.perSecond["longest_wait_ns"] == nil)
+        #expect(samples.contains { $0.devices.contains { ($0.perSecond["requests"] ?? 0) > 0 } })
         #expect(try counters() == (try counters()).sorted())
         vmm.signal(SIGKILL)
         try vmm.end()
@@ -215,7 +221,7 @@ struct ObservabilityCommandTests {
         let replied = all.filter { $0.event == "replied" }.prefix(4)
         #expect(replied.filter { $0.kind == "load" }.map(\.value) == ["0x7", "0x8"])
         #expect(Set(all.compactMap(\.device)).count == 1)
-        let moments = all.filter { $0.event == "queued" }.compactMap(\.monotonic_ns)
+        let moments = all.filter { $0.event == "queued" }.compactMap(\.monotonicNs)
         #expect(moments == moments.sorted() && !moments.isEmpty)
         #expect(try instances().isEmpty)
     }

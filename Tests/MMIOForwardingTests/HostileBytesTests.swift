@@ -119,6 +119,23 @@ struct HostileBytesTests {
         }
     }
 
+    @Test("An exchange that says it did more than was asked, or nothing of it, is an error", arguments: fuzzSeeds)
+    func counts(seed: UInt64) {
+        announce(seed, of: "exchange counts")
+        var random = SeededGenerator(seed: seed)
+        for _ in 0..<2000 {
+            var raw = kvm_dev_user_exchange()
+            let edges: [UInt32] = [0, 1, 8, 9, .max, UInt32(truncatingIfNeeded: random.next())]
+            raw.nr_replies = edges.randomElement(using: &random) ?? 0
+            raw.nr_requests = edges.randomElement(using: &random) ?? 0
+            let (replies, requests) = (Int.random(in: 0...8, using: &random), Int.random(in: 1...8, using: &random))
+            guard let counts = try? EmulationDescriptor.counts(of: raw, replies: replies, requests: requests) else {
+                continue
+            }
+            #expect((min(1, replies)...replies).contains(counts.accepted) && (0...requests).contains(counts.came))
+        }
+    }
+
     @Test("A descriptor that takes a part of a reply is an error, and not asked again and again")
     func partOfReply() throws {
         var random = SeededGenerator(seed: 1)
