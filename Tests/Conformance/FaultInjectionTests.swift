@@ -56,8 +56,8 @@ struct FaultInjectionTests {
     func create() throws {
         var machine: VirtualMachine? = try KVMSystem().makeVirtualMachine()
         let type = try DeviceType.current().rawValue
-        let before = openDescriptors()
         let faults = try FaultInjection()
+        let before = openDescriptors()
         let failures = try faults.eachFault { nth in
             let devices = DebugCounters.deviceCount()
             let attempt = try faults.failing(nth) { () throws(Errno) in try Self.makeDevice(in: machine, type) }
@@ -317,7 +317,7 @@ struct FaultInjectionTests {
         let program = try guest.start(.loadLoop(.four), arguments, on: 0) { exit, vcpu in
             guard exit != .interrupted else { return }
             let faults = try FaultInjection()
-            var resume = kvm_dev_user_resume()
+            var resume = kvm_dev_user_resume(addr: ForwardedGuest.base, data: 0, vcpu: 0, pad: 0)
             let failures = try faults.eachFault { nth in
                 try faults.failing(nth) { () throws(Errno) in
                     try control.value.descriptor.ioctl(CKVMUSER_RESUME, &resume)
