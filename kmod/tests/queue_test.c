@@ -713,30 +713,30 @@ static void queue_is_bounded(struct kunit *test)
 	kvm_user_queue_destroy(queue);
 }
 
-/* After the VM's end no reply can come, so that the depth bounds nothing. */
-static void queue_without_depth(struct kunit *test)
+/* After the VM's end no reply can come, and what is owed bounds nothing. */
+static void queue_without_sent_limit(struct kunit *test)
 {
 	const struct kvm_user_request store = { .type = KVM_USER_STORE, .len = 1 };
 	struct kvm_user_queue *queue = &((struct subject *)test->priv)->queue;
 	struct kvm_user_request requests[16];
-	u32 first, rest, i;
+	u32 taken, i;
 
 	KUNIT_ASSERT_EQ(test, 0, kvm_user_queue_init(queue, 2, 1));
 	spin_lock(&queue->lock);
 	for (i = 0; i < 2; i++)
 		kvm_user_queue_add(queue, &store);
-	first = kvm_user_queue_take(queue, requests, 16);
+	taken = kvm_user_queue_take(queue, requests, 16);
 	for (i = 0; i < 4; i++)
 		kvm_user_queue_add(queue, &store);
-	queue->depth = U32_MAX;
+	queue->sent_limit = U32_MAX;
+	taken += kvm_user_queue_take(queue, requests + taken, 16 - taken);
 	while (kvm_user_queue_admit(queue))
 		;
-	rest = kvm_user_queue_take(queue, requests + first, 16 - first);
+	taken += kvm_user_queue_take(queue, requests + taken, 16 - taken);
 	spin_unlock(&queue->lock);
 
-	KUNIT_EXPECT_EQ(test, first, 2U);
-	KUNIT_EXPECT_EQ(test, rest, 4U);
-	for (i = 0; i < first + rest; i++)
+	KUNIT_EXPECT_EQ(test, taken, 6U);
+	for (i = 0; i < taken; i++)
 		KUNIT_EXPECT_EQ(test, requests[i].seq, (u64)i + 1);
 	kvm_user_queue_destroy(queue);
 }
@@ -783,7 +783,7 @@ static struct kunit_case queue_cases[] = {
 	KUNIT_CASE_PARAM(queue_every_state, size_gen_params),
 	KUNIT_CASE(queue_random_walk),
 	KUNIT_CASE(queue_is_bounded),
-	KUNIT_CASE(queue_without_depth),
+	KUNIT_CASE(queue_without_sent_limit),
 #ifdef CONFIG_FAULT_INJECTION
 	KUNIT_CASE(queue_without_memory),
 #endif
