@@ -50,6 +50,8 @@ final class DeviceModel {
     var known: [UInt64: Piece] = [:]
     /// The range of each.
     var ranges: [UInt64: UInt32] = [:]
+    /// The values of replies, where nobody can say which of two like loads got them.
+    var replies: Set<UInt64> = []
     /// For each vCPU, the position after the last of its pieces that was delivered.
     var cursors: [Int]
     /// The latest moment at which an access was issued that has been delivered.
@@ -124,7 +126,10 @@ final class DeviceModel {
     func closed(at moment: Moment) {
         isOpen = false
         if policy == UInt32(KVM_USER_ON_CLOSE_HOLD) {
-            redelivery = order.filter { $0.reply == nil && $0.sequence.map { outstanding[$0] != nil } ?? false } + redelivery
+            // A load that is over was given up.
+            let owed = order.filter { $0.isStore || $0.done == nil }
+            counters.redelivered += owed.count
+            redelivery = owed + redelivery
         } else {
             abort(at: moment)
         }

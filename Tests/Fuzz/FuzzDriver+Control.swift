@@ -116,7 +116,8 @@ extension FuzzDriver {
         let exists = random.oneIn(2)
         // Where accesses may be parked it would take one away from the thread that waits for it.
         guard !exists || !model(device).mayPark else { return }
-        let vcpu = exists ? random.below(plan.vcpus) : plan.vcpus + random.below(1 << 31)
+        // Above all that a machine may have.
+        let vcpu = exists ? random.below(plan.vcpus) : (1 << 20) + random.below(1 << 30)
         arena.put(kvm_dev_user_resume(vcpu: UInt32(vcpu), pad: 0, data: random.next()), at: arena.start)
         let expected = !present ? -ENOTTY : exists ? -ENOENT : -EINVAL
         try expect(control(device, CKVMUSER_RESUME, arena.start), [expected], "RESUME of vCPU \(vcpu)")

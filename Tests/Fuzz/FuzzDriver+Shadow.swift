@@ -56,6 +56,9 @@ extension FuzzDriver {
             offset: 8 * UInt64(random.below(32)), len: 8 * UInt64(1 + random.below(8)),
             image_offset: 8 * UInt64(random.below(64)), range_id: UInt32(random.below(6)),
             sizes: UInt32(1 + random.below(15)))
+        // The last bytes of a page: pieces of odd lengths come from there, and of the image.
+        if random.oneIn(3) { entry.offset += random.pick([0x7c0, 0xfc0]) }
+        if random.oneIn(4), size >= entry.len { entry.image_offset = size - entry.len }
         switch random.below(32) {
         case 0: entry.sizes = random.pick([0, 16, 31, 1 << 31])
         case 1: entry.len = random.pick([0, .max, UInt64.max - 4])
@@ -110,7 +113,7 @@ extension FuzzDriver {
 
     /// A mapping shows what was stored, whatever else is gone; then it goes too.
     func checkMapping(_ mapping: FuzzedDevice.Mapping, _ device: FuzzedDevice) throws {
-        for place in stride(from: 0, to: min(mapping.count, 0x240), by: 8) {
+        for place in Array(stride(from: 0, to: 0x240, by: 8)) + stride(from: mapping.count - 64, to: mapping.count, by: 8) {
             let expected = model(device).shadow.word(at: mapping.offset + place)
             let found = cfuzz_load(mapping.address + place)
             try demand(
@@ -124,7 +127,8 @@ extension FuzzDriver {
         guard !device.mappings.isEmpty else { return }
         let mapping = random.pick(device.mappings)
         for _ in 0...random.below(8) {
-            let place = 8 * UInt64(random.below(72))
+            // The first bytes of the image and its last.
+            let place = random.oneIn(4) ? mapping.count - 8 * UInt64(1 + random.below(8)) : 8 * UInt64(random.below(72))
             let value = random.next() & 0x7f7f_7f7f_7f7f_7f7f
             model(device).shadow.store(value, at: mapping.offset + place, model.now)
             cfuzz_store(mapping.address + place, value)

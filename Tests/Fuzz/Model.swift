@@ -13,6 +13,8 @@ import GuestPrograms
 final class Model {
     /// Counts what the driver does, and its looks at the guest.
     private(set) var now: Moment = 0
+    /// What happened last.
+    private(set) var trail: [String] = []
     let devices: [DeviceModel]
     private(set) var vcpus: [VCPU]
 
@@ -36,6 +38,12 @@ final class Model {
     /// Something is about to happen.
     func tick() {
         now += 1
+    }
+
+    /// Keeps what happened, for who has to explain a discrepancy.
+    func note(_ line: String) {
+        trail.append("\(now) \(line)")
+        if trail.count > 120 { trail.removeFirst(60) }
     }
 
     var isIdle: Bool { vcpus.allSatisfy { $0.done == $0.accesses.count } }
@@ -78,6 +86,7 @@ final class Model {
                 !mustReachDevice(piece, now), "the VMM got \(piece), though the device answers there all the time")
         }
         piece.given = given
+        note("at the VMM: \(piece), given \(hex(given))")
     }
 
     /// Accesses of a vCPU are over; `value` gives what those that are loads have loaded.
@@ -92,7 +101,9 @@ final class Model {
             var shift: UInt128 = 0
             for piece in pieces {
                 piece.done = now
-                if !piece.isStore { try loaded(piece, UInt64(truncatingIfNeeded: whole >> shift) & piece.mask) }
+                let loaded = UInt64(truncatingIfNeeded: whole >> shift) & piece.mask
+                note("over: \(piece)" + (piece.isStore ? "" : ", \(hex(loaded))"))
+                if !piece.isStore { try self.loaded(piece, loaded) }
                 shift += UInt128(8 * piece.fragment.length)
             }
             vcpus[vcpu].done += 1
@@ -108,6 +119,7 @@ final class Model {
             return
         }
         if let reply = piece.reply, reply & piece.mask == value { return try answered(piece) }
+        if device.mayAbandon && device.replies.contains(where: { $0 & piece.mask == value }) { return }
         let shadowed = piece.reply == nil && device.shadowValues(piece, now).contains(value)
         if shadowed && !(allOnes && device.mayLose(piece, now)) {
             device.counters.shadowHits += 1
@@ -143,6 +155,7 @@ final class Model {
     }
 
     private func read(_ request: kvm_user_request, _ device: DeviceModel) throws(Discrepancy) {
+        note("device \(device.index): read \(request.summary)")
         let piece: Piece
         if let known = device.known[request.seq] {
             try redelivered(request, known, device)
@@ -170,7 +183,6 @@ final class Model {
         try demand(!device.redelivery.isEmpty, "F1: \(piece) came again, though it is not owed again")
         device.redelivery.removeFirst()
         try demand(Self.matches(request, piece), "F1: \(piece) came again as \(request.summary)")
-        device.counters.redelivered += 1
     }
 
     /// A new request came: everything that was to come before it has come, or nobody waits for it.
@@ -193,7 +205,10 @@ final class Model {
         try demand(Int(request.cpu) < vcpus.count, "there is no such vCPU: \(request.summary)")
         let vcpu = Int(request.cpu)
         let pieces = vcpus[vcpu].pieces
-        var position = device.cursors[vcpu]
+        // Of loads that nobody resumed the one that is still waited for is more likely.
+        var position = pieces.indices[device.cursors[vcpu]...].first {
+            device.mayAbandon && pieces[$0].done == nil && fits(request, pieces[$0], device)
+        } ?? device.cursors[vcpu]
         while position < pieces.count, !fits(request, pieces[position], device) {
             try mayPass(pieces[position], request, device)
             position += 1
@@ -210,9 +225,9 @@ final class Model {
     }
 
     private func fits(_ request: kvm_user_request, _ piece: Piece, _ device: DeviceModel) -> Bool {
-        // A load is the last thing that its vCPU has begun.
+        // A load that is over takes its request back, unless that has been read.
         guard piece.device == device.index, piece.given == nil || device.mayAbandon, Self.matches(request, piece),
-            piece.isStore || piece.done == nil || device.mayLose(piece, now) || device.mayAbandon
+            piece.isStore || piece.done == nil || device.mayAbandon
         else { return false }
         return device.candidates(piece, now).contains {
             $0.id == request.range_id && $0.address &+ request.offset == piece.fragment.address

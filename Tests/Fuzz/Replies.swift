@@ -25,7 +25,7 @@ extension Model {
             device.ranges[reply.seq] == reply.range_id, reply.flags & ~KVM_USER_REQUEST_FLAGS == 0
         else { return .invalid }
         guard device.mayRetire(piece, now) else { return .accepted }
-        return piece.done != nil ? .stale : .acceptedOrStale
+        return piece.done != nil && !device.mayAbandon ? .stale : .acceptedOrStale
     }
 
     /// The kernel has answered a write, or the writing part of an exchange.
@@ -38,10 +38,12 @@ extension Model {
         let taken = Int(max(result, 0))
         try demand(taken <= whole, "\(taken) replies were taken of \(whole)")
         for reply in replies.prefix(taken) {
+            note("device \(index): took the reply \(hex(reply.data)) to \(reply.seq)")
             let verdict = verdict(reply, index)
             try demand(
                 verdict == .accepted || verdict == .acceptedOrStale, "the kernel took \(reply.summary), which is \(verdict)")
             let piece = device.outstanding.removeValue(forKey: reply.seq)
+            if device.mayAbandon { device.replies.insert(reply.data) }
             piece?.reply = piece?.isStore == true ? 0 : reply.data
             device.order.removeAll { $0 === piece }
         }
@@ -56,6 +58,7 @@ extension Model {
         guard readable else {
             return try demand(error ?? -Int64(EFAULT) == -Int64(EFAULT), "unreadable replies gave \(error ?? 0)")
         }
+        note("device \(device.index): refused the reply to \(reply.seq), \(error ?? 0)")
         let verdict = verdict(reply, device.index)
         try demand(verdict != .accepted, "the kernel refused \(reply.summary), which is right (\(error ?? 0))")
         guard let error else { return }

@@ -69,12 +69,17 @@ struct Run: ParsableCommand {
         let end = ContinuousClock.now + .seconds(shrinking)
         let reached = failure.position < 0 ? plan.operations.count : min(failure.position + 1, plan.operations.count)
         print("fuzz: case \(failure.seed) fails; shortening \(reached) operations for up to \(shrinking) s")
-        let kept = shrink(Array(0..<reached), while: { ContinuousClock.now < end }) { positions in
+        let fails = { (positions: [Int]) -> Bool in
             let keep = positions.map(String.init).joined(separator: ",")
-            let status = try? Self.start(
-                ["one", "--quiet", "--times", "3", "--keep", keep] + shared(failure.seed))
+            let status = try? Self.start(["one", "--quiet", "--times", "3", "--keep", keep] + shared(failure.seed))
             return status != 0
         }
+        let all = Array(0..<reached)
+        guard fails(all) || fails(all) else {
+            print("fuzz: case \(failure.seed) does not fail each time; again: make fuzz CASE=\(failure.seed)")
+            return
+        }
+        let kept = shrink(all, while: { ContinuousClock.now < end }, fails)
         for (position, operation) in plan.keeping(kept).operations { print("  \(position): \(operation)") }
         let keep = kept.count == plan.operations.count ? "" : " KEEP=" + kept.map(String.init).joined(separator: ",")
         print("fuzz: case \(failure.seed) fails with these \(kept.count) operations")
@@ -192,13 +197,16 @@ private func runCase(
         fflush(nil)
         failed(progress.position)
     }
+    var driver: FuzzDriver?
     do {
         let watchdog = try Watchdog(progress, limit: patience, hang)
         defer { watchdog.stop() }
         FuzzDriver.announce(plan)
-        try FuzzDriver(plan, progress: progress).run()
+        driver = try FuzzDriver(plan, progress: progress)
+        try driver?.run()
         return nil
     } catch {
+        for line in driver?.trail.suffix(60) ?? [] { print("  \(line)") }
         print("fuzz: case \(plan.seed) fails at operation \(progress.position): \(error)")
         failed(progress.position)
         return progress.position
