@@ -117,6 +117,8 @@ let package = Package(
         .target(
             name: "Fuzz", dependencies: ["CFuzz", "CKVMUser", "KVM", "MMIOForwarding", "GuestPrograms", "LinuxSystem", system],
             path: "Tests/Fuzz", swiftSettings: strict),
+        .testTarget(
+            name: "FuzzTests", dependencies: ["Fuzz", "CKVMUser", "GuestPrograms"], swiftSettings: strict),
         .executableTarget(
             name: "mmiofd-fuzz",
             dependencies: [

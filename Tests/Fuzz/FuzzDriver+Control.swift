@@ -14,8 +14,8 @@ extension FuzzDriver {
     // MARK: Ranges
 
     func range(_ device: FuzzedDevice, _ random: inout SeededGenerator) throws {
-        let id = UInt32(random.below(6))
-        if random.oneIn(6) { return try place(device, id, nil) }
+        let id: UInt32 = random.pick([0, 0, 1, 1, 2, 3, 4, 5])
+        if random.oneIn(8) { return try place(device, id, nil) }
         let bus: GuestAccess.Bus = random.oneIn(5) ? .port : .memory
         let area = bus == .port ? device.ports : device.memory
         let step: UInt64 = bus == .port ? 4 : 0x800
@@ -94,7 +94,7 @@ extension FuzzDriver {
 
     func park(_ device: FuzzedDevice, _ random: inout SeededGenerator) throws {
         let present = device.has(CKVMUSER_FEATURE_PARK)
-        let enable = UInt32(random.below(3))
+        let enable: UInt32 = random.pick([0, 1, 1, 1, 2])
         let pad: UInt32 = random.oneIn(4) ? 1 : 0
         if present && enable == 1 && pad == 0, let control = device.controlNumber {
             model(device).mayPark = true

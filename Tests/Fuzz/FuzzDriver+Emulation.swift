@@ -202,12 +202,16 @@ extension FuzzDriver {
     }
 
     /// Takes everything and replies to everything.
-    func serve(_ device: FuzzedDevice, reversed: Bool) throws {
+    ///
+    /// - Parameters:
+    ///   - reversed: whether the youngest request is replied to first.
+    ///   - rounds: how often, at most, for new ones may come with every reply.
+    func serve(_ device: FuzzedDevice, reversed: Bool, rounds: Int) throws {
         guard let number = device.descriptors.first else { return }
         let was = device.isNonBlocking
         try setNonBlocking(device, true)
         defer { device.isNonBlocking = was }
-        while true {
+        for _ in 0..<rounds {
             let room = 32
             let result = cfuzz_read(number, arena.start, room * Self.requestSize)
             try took(device, result, room, arena.start, room)

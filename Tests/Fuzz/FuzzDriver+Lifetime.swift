@@ -32,6 +32,8 @@ extension FuzzDriver {
         guard !device.descriptors.isEmpty else { return }
         // A steady device holds what comes meanwhile, where the kernel can do that.
         guard !device.isSteady || device.has(CKVMUSER_FEATURE_ON_CLOSE) || device.descriptors.count > 1 else { return }
+        // Some with requests that nobody has replied to.
+        if random.oneIn(2) { try read(device, &random) }
         let all = random.oneIn(2)
         repeat {
             let number = device.descriptors.remove(at: random.below(device.descriptors.count))

@@ -53,11 +53,11 @@ extension FuzzDriver {
 
     private func entry(_ size: UInt64, _ random: inout SeededGenerator) -> kvm_user_shadow_entry {
         var entry = kvm_user_shadow_entry(
-            offset: 8 * UInt64(random.below(32)), len: 8 * UInt64(1 + random.below(8)),
-            image_offset: 8 * UInt64(random.below(64)), range_id: UInt32(random.below(6)),
+            offset: 8 * UInt64(random.below(64)), len: 8 * UInt64(1 + random.below(8)),
+            image_offset: 8 * UInt64(random.below(64)), range_id: random.pick([0, 0, 0, 1, 1, 2, 3]),
             sizes: UInt32(1 + random.below(15)))
         // The last bytes of a page: pieces of odd lengths come from there, and of the image.
-        if random.oneIn(3) { entry.offset += random.pick([0x7c0, 0xfc0]) }
+        if random.oneIn(3) { entry.offset = random.pick([0x800, 0x1000]) - entry.len }
         if random.oneIn(4), size >= entry.len { entry.image_offset = size - entry.len }
         switch random.below(32) {
         case 0: entry.sizes = random.pick([0, 16, 31, 1 << 31])

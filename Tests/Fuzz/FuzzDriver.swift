@@ -24,6 +24,8 @@ public final class FuzzDriver {
     var children: [(process: Int64, devices: Set<Int>)] = []
     var hasSlot = false
     private let counterFiles: [String]
+    /// What each device's counters said last.
+    private var counted: [Int: [String: Int]] = [:]
     var tampering: FuzzTampering?
     private let progress: FuzzProgress
 
@@ -64,6 +66,11 @@ public final class FuzzDriver {
         }
         try open(device, 0)
         try place(device, 0, (.memory, device.memory.lowerBound, 0x2000))
+        var random = SeededGenerator(seed: plan.seed &+ UInt64(device.index))
+        guard random.oneIn(2) else { return }
+        try shadowSize(device, &random)
+        try map(device, &random)
+        try shadowMap(device, &random)
     }
 
     /// Puts a line into the kernel's log: what the kernel reports next belongs to this case.
@@ -83,6 +90,7 @@ public final class FuzzDriver {
         }
         progress.note(-1, nil)
         try settle()
+        for counters in counted.values { progress.add(counters) }
         try tearDown()
     }
 
@@ -93,10 +101,10 @@ public final class FuzzDriver {
         try machine?.check()
         switch operation.kind {
         case .access: try access(device, &random)
-        case .signal: machine?.interrupt(random.below(plan.vcpus))
+        case .signal: for vcpu in 0...random.below(plan.vcpus) { machine?.interrupt(vcpu) }
         case .slot: try changeSlot()
         case .nap: usleep(UInt32(200 + random.below(2000)))
-        case .serve: try serve(device, reversed: random.oneIn(2))
+        case .serve: try serve(device, reversed: random.oneIn(2), rounds: 1 + random.below(4))
         case .read: try read(device, &random)
         case .write: try write(device, &random)
         case .exchange: try exchange(device, &random)
@@ -159,8 +167,12 @@ public final class FuzzDriver {
     // MARK: The guest
 
     private func access(_ device: FuzzedDevice, _ random: inout SeededGenerator) throws {
-        let vcpu = random.below(plan.vcpus)
-        for _ in 0...random.below(20) {
+        // One that is idle if there is: what is made long after it was issued meets devices that are others by then.
+        let first = random.below(plan.vcpus)
+        let vcpus = (0..<plan.vcpus).map { ($0 + first) % plan.vcpus }
+        let backlog = { (vcpu: Int) in self.model.vcpus[vcpu].accesses.count - self.model.vcpus[vcpu].done }
+        guard let vcpu = vcpus.first(where: { backlog($0) == 0 }) ?? vcpus.first, backlog(vcpu) < 12 else { return }
+        for _ in 0...random.below(6) {
             try issue(device.access(model(device), &random), on: vcpu, to: device)
         }
         try machine?.wake(vcpu)
@@ -197,13 +209,13 @@ public final class FuzzDriver {
             try machine?.check()
             for device in devices {
                 if !model(device).isOpen { try open(device, 0) }
-                try serve(device, reversed: false)
+                try serve(device, reversed: false, rounds: .max)
             }
             if !model.isIdle { usleep(300) }
         } while !model.isIdle
         try harvest()
         for device in devices {
-            try serve(device, reversed: false)
+            try serve(device, reversed: false, rounds: .max)
             try demand(model(device).outstanding.isEmpty, "device \(device.index) is owed replies that it refuses")
             try compareCounters(device)
         }
@@ -214,6 +226,7 @@ public final class FuzzDriver {
         let lost = try model.settled(device.index)
         guard device.index < counterFiles.count else { return }
         let counters = try ModuleState.counters(counterFiles[device.index])
+        counted[device.index] = counters
         var expected = [
             "invalid_replies": deviceModel.counters.invalid, "late_replies": deviceModel.counters.late,
         ]

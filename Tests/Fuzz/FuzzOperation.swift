@@ -29,13 +29,13 @@ public struct FuzzOperation: Hashable, Sendable, CustomStringConvertible {
 
     /// How often each comes, of the sum of all.
     static let weights: [(Kind, Int)] = [
-        (.access, 60), (.signal, 8), (.slot, 3), (.nap, 6),
-        (.serve, 30), (.read, 20), (.write, 24), (.exchange, 14), (.poll, 6), (.nonblocking, 2), (.badEmulationCall, 4),
+        (.access, 60), (.signal, 14), (.slot, 3), (.nap, 6),
+        (.serve, 24), (.read, 20), (.write, 24), (.exchange, 14), (.poll, 6), (.nonblocking, 2), (.badEmulationCall, 4),
         (.range, 12), (.badRange, 4), (.timeout, 2), (.onClose, 3), (.park, 2), (.resume, 2), (.info, 3),
         (.badControlCall, 4),
-        (.open, 8), (.close, 5), (.duplicate, 3), (.pass, 2), (.fork, 1), (.endFork, 2), (.foreignCall, 1),
-        (.shadowSize, 3), (.shadowMap, 6), (.map, 4), (.unmap, 2), (.image, 8),
-        (.settle, 2),
+        (.open, 12), (.close, 8), (.duplicate, 3), (.pass, 2), (.fork, 1), (.endFork, 2), (.foreignCall, 1),
+        (.shadowSize, 4), (.shadowMap, 14), (.map, 4), (.unmap, 2), (.image, 8),
+        (.settle, 1),
     ]
 
     /// As a failure lists it.

@@ -12,6 +12,7 @@ public final class FuzzProgress: Sendable {
         var actions = 0
         var position = -1
         var operations: [FuzzOperation.Kind: Int] = [:]
+        var counters: [String: Int] = [:]
     }
 
     /// Begins at nothing.
@@ -25,12 +26,18 @@ public final class FuzzProgress: Sendable {
         }
     }
 
+    func add(_ counters: [String: Int]) {
+        state.withLock { $0.counters.merge(counters) { $0 + $1 } }
+    }
+
     func count() { state.withLock { $0.actions += 1 } }
 
     /// Grows with everything that is done.
     public var actions: Int { state.withLock { $0.actions } }
     /// The operation that was begun last; -1 at the end of a run.
     public var position: Int { state.withLock { $0.position } }
+    /// What the devices of all runs have counted, by the names that the kernel has for it.
+    public var counters: [String: Int] { state.withLock { $0.counters } }
     /// How many operations of each kind have been done.
     public var operations: [FuzzOperation.Kind: Int] { state.withLock { $0.operations } }
 }

@@ -58,6 +58,7 @@ final class FuzzedDevice {
 
     /// An access to it: mostly to where it answers now.
     func access(_ model: DeviceModel, _ random: inout SeededGenerator) -> GuestAccess {
+        if random.oneIn(2), let load = shadowed(model, &random) { return load }
         let place = model.current.isEmpty || random.oneIn(8) ? nil : random.pick(model.current)
         let bus = place?.bus ?? (random.oneIn(6) ? .port : .memory)
         let area = bus == .port ? ports : memory
@@ -71,6 +72,23 @@ final class FuzzedDevice {
         return random.below(5) < 3
             ? .store(UInt128(~low) << 64 | UInt128(low), length, at: address, on: bus)
             : .load(length, at: address, on: bus)
+    }
+
+    /// A load of what the shadow image answers, or nearly so.
+    private func shadowed(_ model: DeviceModel, _ random: inout SeededGenerator) -> GuestAccess? {
+        guard let entry = model.shadow.entries.randomElement(using: &random),
+            let place = model.current(entry.range_id), place.bus == .memory
+        else { return nil }
+        let length = random.pick([1, 2, 4, 8, 8])
+        var offset = entry.offset + UInt64(random.below(Int(min(entry.len, 0x100))))
+        switch random.below(4) {
+        case 0: break
+        case 1: offset = entry.offset + entry.len - UInt64(1 + random.below(Int(min(entry.len, 8))))
+        default: offset &= ~UInt64(length - 1)
+        }
+        guard offset < place.length else { return nil }
+        // The first piece of one that crosses a page may be of 3 bytes.
+        return .load(length, at: min(place.address + offset, memory.upperBound - UInt64(length)))
     }
 
     /// An offset in a range: near the ends of pages often, aligned often, few of them so that loads meet stores.

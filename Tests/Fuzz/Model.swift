@@ -73,10 +73,19 @@ final class Model {
 
     /// The VMM got a fragment, and gave a value for a load.
     func exited(_ fragment: GuestAccess, on vcpu: Int, given: UInt64) throws(Discrepancy) {
-        var position = vcpus[vcpu].exitCursor
-        while position < vcpus[vcpu].pieces.count, vcpus[vcpu].pieces[position].fragment != fragment { position += 1 }
-        try demand(
-            position < vcpus[vcpu].pieces.count, "the VMM got \(fragment) of vCPU \(vcpu), which was not told to make it")
+        // Nothing that was over at the last look; and of two that are alike the one that the device has not got.
+        let over = vcpus[vcpu].done
+        let first = over < vcpus[vcpu].accesses.count ? vcpus[vcpu].accesses[over].lowerBound : Int.max
+        let like = vcpus[vcpu].pieces.indices.filter {
+            $0 >= max(first, vcpus[vcpu].exitCursor) && vcpus[vcpu].pieces[$0].fragment == fragment
+        }
+        let fresh = like.first {
+            vcpus[vcpu].pieces[$0].sequence == nil
+                || devices[vcpus[vcpu].pieces[$0].device].mayAbandon && vcpus[vcpu].pieces[$0].reply == nil
+        }
+        guard let position = fresh ?? like.first else {
+            throw Discrepancy("the VMM got \(fragment) of vCPU \(vcpu), which was not told to make it")
+        }
         let piece = vcpus[vcpu].pieces[position]
         vcpus[vcpu].exitCursor = position + 1
         let device = devices[piece.device]

@@ -154,6 +154,8 @@ struct Cases: ParsableCommand {
         let kinds = progress.operations.sorted { $0.key.rawValue < $1.key.rawValue }
         let total = kinds.reduce(0) { $0 + $1.value }
         print("fuzz: " + kinds.map { "\($0.key.rawValue) \($0.value)" }.joined(separator: ", "))
+        let counters = progress.counters.filter { $0.key != "longest_wait_ns" }.sorted { $0.key < $1.key }
+        print("fuzz: devices counted " + counters.map { "\($0.key) \($0.value)" }.joined(separator: ", "))
         let rate = Double(total) / (took / .seconds(1))
         print("fuzz: \(cases) cases, \(total) operations, \(Int(rate)) a second, no discrepancy")
     }
