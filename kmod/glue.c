@@ -52,11 +52,24 @@ static unsigned int device_type = KVM_DEV_TYPE_ARM_PV_TIME;
 module_param(device_type, uint, 0444);
 MODULE_PARM_DESC(device_type, "number for KVM_CREATE_DEVICE; one that x86 leaves unused");
 
+#ifdef KVM_USER_TEST
+static char *lacks;
+module_param(lacks, charp, 0444);
+MODULE_PARM_DESC(lacks, "behave as on a kernel that does not have this function");
+#else
+static const char *const lacks;
+#endif
+
+static int kvm_user_probe(struct kprobe *probe)
+{
+	return lacks && !strcmp(probe->symbol_name, lacks) ? -ENOENT : register_kprobe(probe);
+}
+
 static void *kvm_user_find(const char *symbol)
 {
 	/* Disabled: no code is patched, the address is all that is wanted. */
 	struct kprobe probe = { .symbol_name = symbol, .flags = KPROBE_FLAG_DISABLED };
-	int ret = register_kprobe(&probe);
+	int ret = kvm_user_probe(&probe);
 
 	if (ret) {
 		pr_err("cannot attach to this kernel's KVM: no %s (%d)\n", symbol, ret);
@@ -186,6 +199,22 @@ void kvm_user_enter_srcu(struct kvm_vcpu *vcpu) __acquires(&vcpu->kvm->srcu)
 {
 	if (!hold_srcu)
 		kvm_vcpu_srcu_read_lock(vcpu);
+}
+
+/* Later kernels have another name for what user space may change at any time. */
+#ifndef HINT_UNSAFE_IN_KVM
+#define HINT_UNSAFE_IN_KVM(symbol)	symbol
+#endif
+
+/**
+ * kvm_user_exit_wanted - shall the vCPU's thread return to the VMM at once?
+ * @vcpu: any of the VM's
+ *
+ * Return: whether the VMM has set immediate_exit, as KVM_RUN would see it.
+ */
+bool kvm_user_exit_wanted(const struct kvm_vcpu *vcpu)
+{
+	return READ_ONCE(vcpu->run->HINT_UNSAFE_IN_KVM(immediate_exit));
 }
 
 /* KVM's emulator makes accesses of up to so many bytes, in pieces of up to 8. */

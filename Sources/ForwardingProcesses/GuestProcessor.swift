@@ -11,14 +11,21 @@ final class GuestProcessor: Sendable {
     let index: UInt32
     private let guest: GuestMachine
     private let placement: DevicePlacement
+    private let gate: PauseGate
     private let vcpu: Mutex<VirtualCPU>
+    private let interrupter: VirtualCPUInterrupter
     private let progress: Mutex<(model: DeviceModel, report: GuestReport)>
 
-    init(_ index: UInt32, in guest: GuestMachine, _ placement: DevicePlacement) throws(KVMError) {
+    init(
+        _ index: UInt32, in guest: GuestMachine, _ placement: DevicePlacement, behind gate: PauseGate
+    ) throws(KVMError) {
         self.index = index
         self.guest = guest
         self.placement = placement
-        vcpu = Mutex(try guest.makeVirtualCPU(index: index))
+        self.gate = gate
+        let vcpu = try guest.makeVirtualCPU(index: index)
+        interrupter = vcpu.interrupter
+        self.vcpu = Mutex(vcpu)
         progress = Mutex((DeviceModel(memory: placement.memory), GuestReport()))
     }
 
@@ -59,8 +66,19 @@ final class GuestProcessor: Sendable {
     func run(_ program: GuestProgram, _ arguments: GuestProgram.Arguments) throws -> GuestResults {
         try vcpu.withLock { vcpu in
             try guest.load(program, arguments, on: &vcpu)
-            try vcpu.runProgram()
+            gate.enter()
+            defer { gate.leave() }
+            try vcpu.runProgram { [gate] exit, vcpu in
+                guard exit == .interrupted else { return try unexpectedExit(exit, &vcpu) }
+                gate.leave()
+                gate.enter()
+            }
         }
         return try guest.results(of: index)
+    }
+
+    /// Has it come out of the guest, if it is in there.
+    func interrupt() {
+        interrupter.interrupt()
     }
 }

@@ -59,6 +59,7 @@ public struct VMMSession: Sendable {
     /// Runs the session; call it before the process has other threads.
     ///
     /// SIGINT and SIGTERM end it, whatever it waits for. vCPUs that wait in the kernel by then end with the process.
+    /// SIGTSTP stops the process once all vCPUs are out of the guest, and after SIGCONT they go on.
     ///
     /// - Parameters:
     ///   - path: where the emulation process finds this one. The file goes when it has, or when the session ends.
@@ -67,15 +68,14 @@ public struct VMMSession: Sendable {
     /// - Returns: what came of it.
     /// - Throws: ``EndedBySignal``; ``HandoverError``; what ``ForwardingVMM`` throws.
     public func run(at path: FilePath, _ access: HandoverSocket.Access, logger: Logger) throws -> Report {
-        let signals = try SignalDescriptor(taking: [SIGINT, SIGTERM])
+        let signals = try SignalDescriptor(taking: [SIGINT, SIGTERM, SIGTSTP, SIGCONT])
         // Before anybody is let in: what is missing on this machine shows here.
         let capacity = max(placement.memory.count, steps.map(\.loads).max() ?? 0)
         let vmm = try ForwardingVMM(placement, timeout: timeout, capacity: capacity)
         let listener = try HandoverSocket(at: path, access)
         logger.info("waiting for an emulation process", metadata: ["socket": "\(path)"])
-        guard try waitForAny(of: [listener.rawValue, signals.descriptor.rawValue])[0] else {
-            throw EndedBySignal(signal: signals.take() ?? SIGTERM)
-        }
+        var pause = SessionPause(of: vmm, at: signals, logger)
+        try pause.obey(until: listener.rawValue)
         let socket = try listener.accept()
         let peer = try socket.peer()
         logger.info(
@@ -83,7 +83,7 @@ public struct VMMSession: Sendable {
             metadata: ["process": "\(peer.process)", "user": "\(peer.user)", "group": "\(peer.group)"])
         try vmm.handOver(to: socket)
         let run = try GuestRun(vmm, steps, seed: seed)
-        let stayed = try wait(for: run, socket, signals, peer, logger)
+        let stayed = try wait(for: run, socket, &pause, peer, logger)
         return Report(peer: peer, peerStayed: stayed, guest: try run.report())
     }
 
@@ -91,22 +91,15 @@ public struct VMMSession: Sendable {
     ///
     /// - Returns: whether the emulation process was connected all the time.
     private func wait(
-        for run: borrowing GuestRun, _ socket: borrowing UnixSocket, _ signals: borrowing SignalDescriptor,
+        for run: borrowing GuestRun, _ socket: borrowing UnixSocket, _ pause: inout SessionPause,
         _ peer: UnixSocket.Peer, _ logger: Logger
     ) throws -> Bool {
-        let guests = [run.ended.descriptor, signals.descriptor.rawValue]
-        var watched = guests + [socket.descriptor.rawValue]
-        while true {
-            let ready = try waitForAny(of: watched)
-            if ready[0] { return watched.count > guests.count }
-            if ready[1], let signal = signals.take() { throw EndedBySignal(signal: signal) }
-            if ready.count > 2, ready[2] {
-                logger.warning(
-                    "the emulation process is gone; loads read all-ones and stores are dropped",
-                    metadata: ["process": "\(peer.process)"])
-                watched = guests
-            }
-        }
+        if try pause.obey(until: run.ended.descriptor, or: socket.descriptor.rawValue) { return true }
+        logger.warning(
+            "the emulation process is gone; loads read all-ones and stores are dropped",
+            metadata: ["process": "\(peer.process)"])
+        try pause.obey(until: run.ended.descriptor)
+        return false
     }
 }
 
