@@ -128,7 +128,7 @@ let package = Package(
         .testTarget(
             name: "Conformance",
             dependencies: [
-                "CConformance", "CKVMUser", "Fuzz", "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices",
+                "CConformance", "CKVMUser", "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices",
                 "GuestPrograms", "KernelModule",
                 "LinuxSystem", system,
             ],

@@ -86,7 +86,7 @@ extension FuzzDriver {
             seen.swapAt(first, second)
         default: return requests
         }
-        tampering = nil
+        (tampering, hasTampered) = (nil, true)
         return seen
     }
 
@@ -162,7 +162,7 @@ extension FuzzDriver {
         else { return replies }
         var sent = replies
         if tampering == .wrongValue { sent[position].data ^= 1 } else { sent[position] = kvm_user_request() }
-        tampering = nil
+        (tampering, hasTampered) = (nil, true)
         return sent
     }
 

@@ -27,6 +27,8 @@ public final class FuzzDriver {
     /// What each device's counters said last.
     private var counted: [Int: [String: Int]] = [:]
     var tampering: FuzzTampering?
+    /// Whether something was hidden from the model.
+    public internal(set) var hasTampered = false
     private let progress: FuzzProgress
 
     /// Makes the machine and its devices.

@@ -176,7 +176,16 @@ struct One: ParsableCommand {
     @Flag(help: "Say nothing.")
     var quiet = false
 
+    @Option(help: "What to hide from the model, which has to notice; cases follow until one shows it.")
+    var tampering: String?
+
     func run() throws {
+        if let tampering {
+            guard let tampering = FuzzTampering(rawValue: tampering) else {
+                throw ValidationError("--tampering: one of \(FuzzTampering.allCases.map(\.rawValue))")
+            }
+            return try tamper(tampering)
+        }
         var plan = FuzzCase(seed: options.seed, length: options.length)
         if let keep { plan = plan.keeping(keep.split(separator: ",").compactMap { Int($0) }) }
         if !quiet { for (position, operation) in plan.operations { print("  \(position): \(operation)") } }
@@ -185,6 +194,24 @@ struct One: ParsableCommand {
             guard runCase(plan, progress, options.patience, { _ in }) == nil else { throw ExitCode(1) }
         }
         print("fuzz: \(times) times, no discrepancy")
+    }
+
+    /// Runs cases in which the model is not told everything: the first in which it was not must fail.
+    private func tamper(_ tampering: FuzzTampering) throws {
+        for seed in options.seed..<(options.seed + 20) {
+            let plan = FuzzCase(seed: seed, length: options.length)
+            let driver = try FuzzDriver(plan, tampering: tampering)
+            do {
+                try driver.run()
+            } catch let error as Discrepancy {
+                print("fuzz: \(tampering.rawValue) was noticed in case \(seed): \(error)")
+                throw ExitCode(1)
+            }
+            guard driver.hasTampered else { continue }
+            print("fuzz: \(tampering.rawValue) was not noticed in case \(seed)")
+            return
+        }
+        print("fuzz: no case had anything to hide for \(tampering.rawValue)")
     }
 }
 
