@@ -96,7 +96,7 @@ extension FuzzDriver {
         let present = device.has(CKVMUSER_FEATURE_PARK)
         let enable: UInt32 = random.pick([0, 1, 1, 1, 2])
         let pad: UInt32 = random.oneIn(4) ? 1 : 0
-        if present && enable == 1 && pad == 0, let control = device.controlNumber {
+        if present && enable == 1 && pad == 0 && !model(device).mayPark, let control = device.controlNumber {
             model(device).mayPark = true
             model(device).mayAbandon = !device.isSteady
             machine?.mayPark(
@@ -118,7 +118,7 @@ extension FuzzDriver {
         guard !exists || !model(device).mayPark else { return }
         // Above all that a machine may have.
         let vcpu = exists ? random.below(plan.vcpus) : (1 << 20) + random.below(1 << 30)
-        arena.put(kvm_dev_user_resume(vcpu: UInt32(vcpu), pad: 0, data: random.next()), at: arena.start)
+        arena.put(kvm_dev_user_resume(addr: device.memory.lowerBound, data: random.next(), vcpu: UInt32(vcpu), pad: 0), at: arena.start)
         let expected = !present ? -ENOTTY : exists ? -ENOENT : -EINVAL
         try expect(control(device, CKVMUSER_RESUME, arena.start), [expected], "RESUME of vCPU \(vcpu)")
     }

@@ -10,6 +10,7 @@ import KVM
 import LinuxSystem
 import MMIOForwarding
 import Synchronization
+import SystemPackage
 
 /// vCPUs that run ``GuestProgram/script``, each on its thread.
 final class FuzzedMachine: Sendable {
@@ -46,10 +47,8 @@ final class FuzzedMachine: Sendable {
     /// Sends a vCPU's thread a signal.
     func interrupt(_ vcpu: Int) { programs[vcpu].interrupter.interrupt() }
 
-    /// From now on vCPUs ask this device whether an access at the VMM is a parked one.
-    func mayPark(_ device: ParkingDevice) {
-        for log in logs { log.add(device) }
-    }
+    /// From now on vCPUs ask this device whether an access that they exit for is a parked one.
+    func mayPark(_ device: ParkingDevice) { guest.machine.add(device) }
 
     /// What went to the VMM since the last call.
     func takeExits(_ vcpu: Int) -> [VMMAccess] { logs[vcpu].take() }
@@ -70,38 +69,52 @@ final class FuzzedMachine: Sendable {
 }
 
 /// A device that parks accesses.
-struct ParkingDevice: Sendable {
+final class ParkingDevice: ParkedAccesses {
     /// Its control descriptor.
-    let control: CInt
-    /// Where its areas begin and end.
-    let memory: Range<UInt64>
-    /// Whether some accesses are run on from without asking the device.
-    let abandons: Bool
+    private let control: CInt
+    /// Where its area is.
+    private let memory: Range<UInt64>
+    /// Whether vCPUs run on from some accesses without asking the device.
+    private let abandons: Bool
+    private let count = Atomic<UInt64>(0)
+
+    init(control: CInt, memory: Range<UInt64>, abandons: Bool) {
+        self.control = control
+        self.memory = memory
+        self.abandons = abandons
+    }
+
+    func resume(_ access: VirtualCPU.MemoryAccess, of vcpu: UInt32) throws(KVMError) -> AccessResumption {
+        guard memory.contains(access.address) else { return .notParked }
+        let number = count.add(1, ordering: .relaxed).newValue
+        if abandons && scrambled(number) % 8 == 0 { return .notParked }
+        var raw = kvm_dev_user_resume(addr: access.address, data: 0, vcpu: vcpu, pad: 0)
+        let result = unsafe withUnsafeMutablePointer(to: &raw) {
+            cfuzz_ioctl(control, UInt64(CKVMUSER_RESUME), UInt64(UInt(bitPattern: $0)))
+        }
+        switch result {
+        case 0: return .complete(raw.data)
+        case Int64(-ENOENT): return .notParked
+        case Int64(-EINTR): return .interrupted
+        case let error: throw KVMError(call: "KVM_DEV_USER_RESUME", errno: Errno(rawValue: CInt(-error)))
+        }
+    }
 }
 
 /// What a vCPU's thread does at exits.
 private final class ExitLog: Sendable {
     let wake: EventDescriptor
     private let vcpu: Int
-    private let arena: Arena
     private let state = Mutex(State())
 
     private struct State {
         var accesses: [FuzzedMachine.VMMAccess] = []
-        var parking: [ParkingDevice] = []
         var count: UInt64 = 0
     }
 
     init(vcpu: Int) throws {
         self.vcpu = vcpu
         wake = try EventDescriptor()
-        arena = try Arena(pages: 1)
-    }
-
-    func add(_ device: ParkingDevice) {
-        state.withLock { state in
-            if !state.parking.contains(where: { $0.control == device.control }) { state.parking.append(device) }
-        }
     }
 
     func take() -> [FuzzedMachine.VMMAccess] {
@@ -121,9 +134,9 @@ private final class ExitLog: Sendable {
             cpu.setPortValue(
                 UInt32(truncatingIfNeeded: note(.load(access.length, at: UInt64(access.port), on: .port))))
         case .mmioLoad(let access):
-            cpu.setLoadedValue(try memory(.load(access.length, at: access.address)))
+            cpu.setLoadedValue(note(.load(access.length, at: access.address)))
         case .mmioStore(let access, let value):
-            _ = try memory(.store(UInt128(value), access.length, at: access.address))
+            note(.store(UInt128(value), access.length, at: access.address))
         default: throw UnexpectedExit(vcpu: UInt32(vcpu), exit: exit)
         }
     }
@@ -136,22 +149,6 @@ private final class ExitLog: Sendable {
             let given = scrambled(state.count << 8 | UInt64(vcpu)) & 0x7f7f_7f7f_7f7f_7f7f
             state.accesses.append(FuzzedMachine.VMMAccess(fragment: fragment, given: given))
             return given
-        }
-    }
-
-    private func memory(_ fragment: GuestAccess) throws -> UInt64 {
-        let (device, count) = state.withLock { state in
-            (state.parking.first { $0.memory.contains(fragment.address) }, state.count)
-        }
-        guard let device, !(device.abandons && scrambled(count) % 8 == 0) else { return note(fragment) }
-        while true {
-            arena.put(kvm_dev_user_resume(vcpu: UInt32(vcpu), pad: 0, data: 0), at: arena.start)
-            switch cfuzz_ioctl(device.control, UInt64(CKVMUSER_RESUME), arena.start) {
-            case 0: return arena.get(kvm_dev_user_resume(), at: arena.start).data
-            case Int64(-ENOENT): return note(fragment)
-            case Int64(-EINTR): continue
-            case let error: throw Discrepancy("KVM_DEV_USER_RESUME of vCPU \(vcpu) for \(fragment): \(error)")
-            }
         }
     }
 }
