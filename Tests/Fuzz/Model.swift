@@ -87,13 +87,13 @@ final class Model {
             throw Discrepancy("the VMM got \(fragment) of vCPU \(vcpu), which was not told to make it")
         }
         let piece = vcpus[vcpu].pieces[position]
-        vcpus[vcpu].exitCursor = position + 1
         let device = devices[piece.device]
         if !device.mayAbandon {
             try demand(piece.sequence == nil, "the VMM got \(piece), which the device had got already")
             try demand(
                 !mustReachDevice(piece, now), "the VMM got \(piece), though the device answers there all the time")
         }
+        vcpus[vcpu].exitCursor = position + 1
         piece.given = given
         note("at the VMM: \(piece), given \(hex(given))")
     }
