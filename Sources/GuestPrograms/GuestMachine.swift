@@ -32,8 +32,7 @@ public final class GuestMachine: Sendable {
 
     private static let codeStart: UInt64 = 0x10000
     private static let areasStart: UInt64 = 0x10_0000
-    /// The results' first words come before the values.
-    private static let headerCount = 64
+    private static let headerCount = GuestResults.headerCount
 
     /// Gives `machine` RAM in slot 0.
     ///
@@ -136,17 +135,7 @@ public final class GuestMachine: Sendable {
     /// - Parameter index: below ``vcpus``.
     /// - Throws: ``GuestMemory/Fault`` for an index too high.
     public func results(of index: UInt32) throws(GuestMemory.Fault) -> GuestResults {
-        let start = results(index)
-        // The end first: what it says comes after everything else.
-        let isFinished = try memory.loadAcquiring(at: start + 16) != 0
-        let count = try memory.load(UInt64.self, at: start)
-        let checksum = try memory.load(UInt64.self, at: start + 8)
-        var values: [UInt64] = []
-        // The guest's own count is not to be trusted with more than there is room for.
-        for position in 0..<min(count, UInt64(capacity)) {
-            values.append(try memory.load(at: start + UInt64(Self.headerCount) + 8 * position))
-        }
-        return GuestResults(isFinished: isFinished, values: values, checksum: checksum)
+        try GuestResults(in: memory, at: results(index), capacity: capacity)
     }
 
     /// The mailbox of a vCPU on which ``GuestProgram/mailbox`` runs.

@@ -56,8 +56,8 @@ struct FaultInjectionTests {
     func create() throws {
         var machine: VirtualMachine? = try KVMSystem().makeVirtualMachine()
         let type = try DeviceType.current().rawValue
-        let before = openDescriptors()
         let faults = try FaultInjection()
+        let before = openDescriptors()
         let failures = try faults.eachFault { nth in
             let devices = DebugCounters.deviceCount()
             let attempt = try faults.failing(nth) { () throws(Errno) in try Self.makeDevice(in: machine, type) }
