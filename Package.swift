@@ -139,6 +139,19 @@ let package = Package(
             swiftSettings: strict),
         // Runs in the lab, against the real module.
         .target(name: "CConformance", path: "Tests/CConformance"),
+        // Random operations on both descriptors, and a model of what they may do; runs in the lab.
+        .target(name: "CFuzz", path: "Tests/CFuzz"),
+        .target(
+            name: "Fuzz", dependencies: ["CFuzz", "CKVMUser", "KVM", "MMIOForwarding", "GuestPrograms", "LinuxSystem", system],
+            path: "Tests/Fuzz", swiftSettings: strict),
+        .testTarget(
+            name: "FuzzTests", dependencies: ["Fuzz", "CKVMUser", "GuestPrograms"], swiftSettings: strict),
+        .executableTarget(
+            name: "mmiofd-fuzz",
+            dependencies: [
+                "Fuzz", "LinuxSystem", system, .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Tests/FuzzCommand", swiftSettings: strict),
         .testTarget(
             name: "Conformance",
             dependencies: [

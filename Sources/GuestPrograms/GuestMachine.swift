@@ -144,6 +144,15 @@ public final class GuestMachine: Sendable {
     public func mailbox(of index: UInt32) -> GuestMailbox {
         GuestMailbox(memory: memory, address: scratch(index))
     }
+
+    /// The list of a vCPU on which ``GuestProgram/script`` runs.
+    ///
+    /// - Parameters:
+    ///   - index: below ``vcpus``.
+    ///   - capacity: the count that the program was loaded with.
+    public func script(of index: UInt32, capacity: Int) -> GuestScript {
+        GuestScript(memory: memory, address: scratch(index), capacity: capacity)
+    }
 }
 
 extension GuestProgram {
@@ -153,6 +162,8 @@ extension GuestProgram {
         case .stores, .stringStores, .outs, .mailbox: 0
         case .loads, .pairs, .mixed, .stringCopyIn, .stringCopyOut, .ins, .stringOuts: arguments.count
         case .straddling: times(arguments.count, Self.straddlingPairs)
+        // Entries of eight words each, and a header of sixteen.
+        case .script: times(arguments.count, 16)
         case .sixteen: times(arguments.count, 4)
         }
     }
