@@ -112,6 +112,8 @@ let package = Package(
         .testTarget(name: "LabTests", dependencies: ["Lab"], swiftSettings: strict),
         // Runs in the lab, against the real module.
         .target(name: "CConformance", path: "Tests/CConformance"),
+        .executableTarget(
+            name: "KillableEmulation", dependencies: ["CConformance", "CKVMUser"], path: "Tests/KillableEmulation"),
         .testTarget(
             name: "Conformance",
             dependencies: [

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -147,6 +148,15 @@ bool clinux_contains(const void *bytes, size_t count, const void *pattern, size_
 int clinux_eventfd(void)
 {
 	return eventfd(0, EFD_CLOEXEC);
+}
+
+int clinux_memory_file(off_t count)
+{
+	int descriptor = memfd_create("mmiofd", MFD_CLOEXEC);
+
+	if (descriptor >= 0 && ftruncate(descriptor, count))
+		return close_keeping_errno(descriptor);
+	return descriptor;
 }
 
 int clinux_unix_peer(int socket, pid_t *pid, uid_t *uid, gid_t *gid)

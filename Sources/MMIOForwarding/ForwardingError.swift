@@ -38,6 +38,8 @@ public struct ForwardingError: Error, Hashable, Sendable, CustomStringConvertibl
             "the range is empty, wraps, is longer than 2 GiB - 1, or ends beyond port 0xffff, or its id is too large"
         case ("KVM_DEV_USER_EMULATION_FD", .resourceBusy):
             "the device has an emulation descriptor; it must be closed everywhere first"
+        case ("KVM_DEV_USER_ON_CLOSE", .inappropriateIOCTLForDevice):
+            "the loaded module is older than this program; unload it, and load the one that was built with this"
         case (_, .ioError):
             "KVM lets only the process that made the virtual machine configure it, and only while that lives"
         default:

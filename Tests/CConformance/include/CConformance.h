@@ -4,6 +4,8 @@
 #ifndef CCONFORMANCE_H
 #define CCONFORMANCE_H
 
+#include "KillableEmulation.h"
+
 #include <stdint.h>
 
 /// ioctl, read and write through the kernel's 32-bit entry. Addresses must be below 4 GiB. The result, or -errno.
