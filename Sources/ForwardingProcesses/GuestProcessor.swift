@@ -11,13 +11,17 @@ final class GuestProcessor: Sendable {
     let index: UInt32
     private let guest: GuestMachine
     private let placement: DevicePlacement
+    private let respond: GuestExitHandler
     private let vcpu: Mutex<VirtualCPU>
     private let progress: Mutex<(model: DeviceModel, report: GuestReport)>
 
-    init(_ index: UInt32, in guest: GuestMachine, _ placement: DevicePlacement) throws(KVMError) {
+    init(
+        _ index: UInt32, in guest: GuestMachine, _ placement: DevicePlacement, respond: @escaping GuestExitHandler
+    ) throws(KVMError) {
         self.index = index
         self.guest = guest
         self.placement = placement
+        self.respond = respond
         vcpu = Mutex(try guest.makeVirtualCPU(index: index))
         progress = Mutex((DeviceModel(memory: placement.memory), GuestReport()))
     }
@@ -31,7 +35,7 @@ final class GuestProcessor: Sendable {
 
     /// Runs a program to its end, and compares each value that it loaded.
     ///
-    /// - Throws: ``ProgramError``, ``UnexpectedExit`` if an access came to this process, ``KVMError``.
+    /// - Throws: ``ProgramError``, what the exit handler throws, ``KVMError``.
     func run(_ step: ProgramStep, seed: UInt64) throws {
         let target = try placement.target(step, seed: seed, vcpu: index)
         let results = try run(step.program, target.arguments)
@@ -59,7 +63,7 @@ final class GuestProcessor: Sendable {
     func run(_ program: GuestProgram, _ arguments: GuestProgram.Arguments) throws -> GuestResults {
         try vcpu.withLock { vcpu in
             try guest.load(program, arguments, on: &vcpu)
-            try vcpu.runProgram()
+            try vcpu.runProgram(respond)
         }
         return try guest.results(of: index)
     }

@@ -63,4 +63,14 @@ extension OwnedDescriptor {
     public static func memoryFile(count: Int) throws(Errno) -> OwnedDescriptor {
         OwnedDescriptor(adopting: try systemCall(onInterrupt: .retry) { clinux_memory_file(count) })
     }
+
+    /// Makes a file at least this long; what is added is zero. C: `fstat`, `ftruncate`.
+    ///
+    /// - Throws: errno of the calls.
+    package func grow(to count: Int) throws(Errno) {
+        var status = stat()
+        try systemCall(onInterrupt: .retry) { unsafe fstat(rawValue, &status) }
+        guard status.st_size < count else { return }
+        try systemCall(onInterrupt: .retry) { ftruncate(rawValue, count) }
+    }
 }

@@ -27,7 +27,8 @@ public import DeviceEmulation
 /// | 0x400–0xfff | any | both | MEMORY | 3 KiB of memory, little endian |
 ///
 /// A width that the table does not name is refused, a load from DOORBELL too, and a store to what can only be loaded.
-/// Neither counts in STORES, LOADS or CHECKSUM. A redelivered access is carried out like any other.
+/// Neither counts in STORES, LOADS or CHECKSUM. A redelivered access is carried out like any other. All registers and the
+/// memory can be saved.
 public struct Scratch: MMIODevice, Sendable {
     /// Offsets of the registers.
     public enum Register: UInt64, Sendable, CaseIterable {
@@ -175,6 +176,38 @@ public struct Scratch: MMIODevice, Sendable {
     private mutating func store(_ value: UInt64, _ position: Int, _ width: AccessWidth) {
         for index in 0..<width.bytes {
             bytes[position + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
+        }
+    }
+
+    // MARK: What outlives a process
+
+    /// All that a guest can notice, but for the memory.
+    private var registers: InlineArray<11, UInt64> {
+        get { [data8, data16, data32, data64, ticket, rings, lastRing, checksum, stores, loads, events] }
+        set {
+            (data8, data16, data32, data64) = (newValue[0], newValue[1], newValue[2], newValue[3])
+            (ticket, rings, lastRing, checksum) = (newValue[4], newValue[5], newValue[6], newValue[7])
+            (stores, loads, events) = (newValue[8], newValue[9], newValue[10])
+        }
+    }
+
+    /// The registers, and then the memory.
+    public var savedSize: Int { 8 * 11 + Self.memory.count }
+
+    public func save(to saved: inout MutableRawSpan) {
+        let registers = registers
+        for index in registers.indices {
+            saved.storeBytes(of: registers[index], toByteOffset: 8 * index, as: UInt64.self)
+        }
+        unsafe saved.withUnsafeMutableBytes { room in
+            unsafe UnsafeMutableRawBufferPointer(rebasing: room.suffix(bytes.count)).copyBytes(from: bytes)
+        }
+    }
+
+    public mutating func restore(from saved: RawSpan) {
+        unsafe saved.withUnsafeBytes { saved in
+            registers = InlineArray { unsafe saved.loadUnaligned(fromByteOffset: 8 * $0, as: UInt64.self) }
+            bytes = unsafe Array(saved.suffix(bytes.count))
         }
     }
 

@@ -7,6 +7,7 @@ import ForwardingProcesses
 import GuestPrograms
 import LinuxSystem
 import Logging
+import MMIOForwarding
 import ReferenceDevices
 import SystemPackage
 
@@ -61,6 +62,13 @@ struct VMMCommand: ParsableCommand {
             "How long an access waits for the emulation process; none for no limit.", valueName: "seconds"))
     var timeout = TimeLimit.seconds(5)
 
+    @Option(
+        help: ArgumentHelp(
+            "What accesses get when the emulation process is gone: abort, loads read all-ones and stores are dropped; "
+                + "hold, they wait for `mmiofd emulate --reattach` to bring another process; exit, they come to the "
+                + "VMM, which counts them.", valueName: "policy"))
+    var onClose = ClosePolicy.abort
+
     @OptionGroup var output: OutputOptions
     @OptionGroup var log: LogOptions
 
@@ -90,7 +98,8 @@ struct VMMCommand: ParsableCommand {
         }
         do {
             return try VMMSession(
-                DevicePlacement(device.device, vcpus: vcpus), running: steps, seed: seed, timeout: timeout.duration)
+                DevicePlacement(device.device, vcpus: vcpus), running: steps, seed: seed, timeout: timeout.duration,
+                onClose: onClose)
         } catch {
             throw ValidationError("\(error)")
         }
@@ -121,6 +130,12 @@ struct VMMCommand: ParsableCommand {
             "mismatches  \(guest.mismatchCount)",
             "elapsed     \(guest.elapsed.formattedMilliseconds) ms",
         ]
+        if guest.unforwarded.loads + guest.unforwarded.stores > 0 {
+            lines.append(
+                "unforwarded \(guest.unforwarded.loads) loads that read all-ones, \(guest.unforwarded.stores) stores "
+                    + "that were dropped")
+        }
+        if report.replacements > 0 { lines.append("replaced    the emulation process, \(report.replacements) times") }
         lines += guest.mismatches.map { "  \($0)" }
         if guest.mismatches.count < guest.mismatchCount { lines.append("  and more") }
         if !report.peerStayed { lines.append("the emulation process left before the guest's end") }
@@ -133,7 +148,8 @@ struct VMMCommand: ParsableCommand {
         return .object([
             "held": .boolean(guest.allHeld),
             "accesses": .integer(guest.accesses),
-            "requests": .object(["loads": .integer(guest.requests.loads), "stores": .integer(guest.requests.stores)]),
+            "requests": guest.requests.json,
+            "unforwarded": guest.unforwarded.json,
             "checks": .integer(guest.checks),
             "mismatches": .integer(guest.mismatchCount),
             "mismatch_list": .array(guest.mismatches.map { .string($0) }),
@@ -141,10 +157,17 @@ struct VMMCommand: ParsableCommand {
             "emulation": .object([
                 "process": .integer(Int(report.peer.process)), "user": .integer(Int(report.peer.user)),
                 "group": .integer(Int(report.peer.group)), "stayed": .boolean(report.peerStayed),
+                "replacements": .integer(report.replacements),
             ]),
         ])
     }
 }
+
+extension RequestCounts {
+    fileprivate var json: JSONValue { .object(["loads": .integer(loads), "stores": .integer(stores)]) }
+}
+
+extension ClosePolicy: ExpressibleByArgument {}
 
 /// A time limit on the command line: seconds, or none.
 enum TimeLimit: ExpressibleByArgument, CustomStringConvertible {
