@@ -5,6 +5,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/nospec.h>
 #include <linux/poll.h>
 #include <linux/ratelimit.h>
 
@@ -24,73 +25,151 @@ void kvm_user_wake_reader(struct kvm_user_device *dev)
 		wake_up_interruptible_poll(&dev->readable, EPOLLIN | EPOLLRDNORM);
 }
 
-/* Gives up what the vCPU waits for. */
-static void kvm_user_give_up(struct kvm_user_device *dev, u32 cpu, int reason)
+/* A store is in the queue: the vCPU may go on (O2), a load comes after it (O3). */
+static void kvm_user_accepted(struct kvm_user_device *dev, const struct kvm_user_entry *entry)
 {
-	struct kvm_user_score *score = &dev->scores[cpu];
-	bool store = score->wait_for == KVM_USER_SPACE;
+	dev->counters[KVM_USER_REQUESTS]++;
+	if (entry->request.type == KVM_USER_STORE) {
+		dev->counters[KVM_USER_POSTED]++;
+		kvm_user_score_store_posted(&dev->scores[entry->request.cpu]);
+	}
+	trace_kvm_user_queued(dev->id, &entry->request);
+}
+
+/* Gives up what is waited for. */
+static void kvm_user_give_up(struct kvm_user_device *dev, u32 cpu,
+			     struct kvm_user_access *access, int reason)
+{
+	bool store = access->wait_for == KVM_USER_SPACE;
 
 	lockdep_assert_held(&dev->queue.lock);
 
-	trace_kvm_user_retired(dev->id, cpu, score, reason);
+	trace_kvm_user_retired(dev->id, cpu, access, reason);
 	dev->counters[store ? KVM_USER_DROPPED : KVM_USER_ALL_ONES]++;
-	dev->counters[reason == -ETIME ? KVM_USER_TIMEOUTS : KVM_USER_KILLED]++;
+	if (access->entry)
+		kvm_user_queue_retire(&dev->queue, access->entry);
+	kvm_user_access_finish(access, KVM_USER_ALL_ONES_DATA);
+}
+
+/* The same for the time limit. */
+static void kvm_user_time_out(struct kvm_user_device *dev, u32 cpu,
+			      struct kvm_user_access *access)
+{
+	dev->counters[KVM_USER_TIMEOUTS]++;
 	/* A thread that waits in read, and may be sent something, is alive. */
-	if (reason == -ETIME)
-		dev->stalled = !dev->nr_readers || dev->queue.nr_sent >= dev->queue.depth;
-	if (score->entry)
-		kvm_user_queue_retire(&dev->queue, score->entry);
-	kvm_user_score_release(score, KVM_USER_ALL_ONES_DATA);
+	dev->stalled = !dev->nr_readers || dev->queue.nr_sent >= dev->queue.depth;
+	kvm_user_give_up(dev, cpu, access, -ETIME);
+}
+
+static void kvm_user_timed_out(struct kvm_user_device *dev, u32 cpu)
+{
+	pr_warn_ratelimited("device %u: vCPU %u timed out, no reply in time\n", dev->id, cpu);
+	/* One that waits in poll gets the chance to say so. */
+	kvm_user_wake_reader(dev);
+}
+
+/* A signal ended a wait that may be parked. */
+static void kvm_user_interrupt(struct kvm_user_device *dev, u32 cpu)
+{
+	struct kvm_user_score *score = &dev->scores[cpu];
+
+	/* No request: the load becomes one. */
+	if (score->running.wait_for == KVM_USER_SHADOW) {
+		kvm_user_access_finish(&score->running, 0);
+		return;
+	}
+	trace_kvm_user_parked(dev->id, cpu, &score->running, -ERESTARTSYS);
+	dev->counters[KVM_USER_PARKED]++;
+	kvm_user_score_park(score);
+}
+
+/* Ends a wait that was not over; returns whether the time limit did. */
+static bool kvm_user_end_wait(struct kvm_user_device *dev, u32 cpu, int reason)
+{
+	struct kvm_user_access *access = &dev->scores[cpu].running;
+
+	if (reason == -ERESTARTSYS) {
+		kvm_user_interrupt(dev, cpu);
+		return false;
+	}
+	if (reason == -ETIME) {
+		kvm_user_time_out(dev, cpu, access);
+		return true;
+	}
+	dev->counters[KVM_USER_KILLED]++;
+	kvm_user_give_up(dev, cpu, access, reason);
+	return false;
 }
 
 /*
- * Sleeps until the access that kvm_user_score_await() noted is complete, or
- * given up.  The device stays: a vCPU in KVM_RUN keeps its VM, and the VM it.
+ * Sleeps until the access that kvm_user_access_await() noted is complete, or
+ * given up, or interrupted.  The device stays: a vCPU in KVM_RUN keeps its VM,
+ * and the VM it.
+ *
+ * Returns 0, or why it was not complete: -ETIME, -EINTR for a fatal signal, and
+ * -ERESTARTSYS for another one, as @state permits.
  */
-static void kvm_user_wait(struct kvm_user_device *dev, struct kvm_vcpu *vcpu)
+static int kvm_user_wait(struct kvm_user_device *dev, struct kvm_vcpu *vcpu,
+			 unsigned int state)
 {
 	u32 cpu = vcpu->vcpu_idx;
-	struct kvm_user_score *score = &dev->scores[cpu];
+	struct kvm_user_access *access = &dev->scores[cpu].running;
 	bool late = false;
 	int ret;
 
 	kvm_user_leave_srcu(vcpu);
-	ret = kvm_user_score_sleep(score, READ_ONCE(dev->timeout));
+	ret = kvm_user_access_sleep(access, state, READ_ONCE(dev->timeout));
 	kvm_user_enter_srcu(vcpu);
 
 	if (ret) {
 		spin_lock(&dev->queue.lock);
 		/* It may have come since. */
-		if (score->wait_for != KVM_USER_NOTHING) {
-			kvm_user_give_up(dev, cpu, ret);
-			late = ret == -ETIME;
-		}
+		if (access->wait_for == KVM_USER_NOTHING)
+			ret = 0;
+		else
+			late = kvm_user_end_wait(dev, cpu, ret);
 		spin_unlock(&dev->queue.lock);
 	}
-	if (late) {
-		pr_warn_ratelimited("device %u: vCPU %u timed out, no reply in time\n",
-				    dev->id, cpu);
-		/* One that waits in poll gets the chance to say so. */
-		kvm_user_wake_reader(dev);
-	}
+	if (late)
+		kvm_user_timed_out(dev, cpu);
 	trace_kvm_user_resumed(dev->id, cpu, ret);
+	return ret;
 }
 
-static struct kvm_user_request
-kvm_user_request(struct kvm_vcpu *vcpu, u32 type, u32 range_id, u64 offset, int len)
+/* How an access may sleep: a signal ends the sleep if the access can be parked. */
+static unsigned int kvm_user_sleep_state(const struct kvm_vcpu *vcpu,
+					 const struct kvm_user_target *target, int len)
 {
-	return (struct kvm_user_request) {
-		.type = type,
-		.range_id = range_id,
-		.offset = offset,
-		.len = len,
-		.cpu = vcpu->vcpu_idx,
-	};
+	if (READ_ONCE(target->dev->park) && target->bus == KVM_USER_BUS_MMIO &&
+	    kvm_user_may_park(vcpu, target->addr, len))
+		return TASK_INTERRUPTIBLE;
+	return TASK_KILLABLE;
+}
+
+/*
+ * A vCPU that makes a new access without KVM_DEV_USER_RESUME gave up the one that
+ * is parked.  A later piece of a memory access does not say so.
+ */
+static void kvm_user_unpark(struct kvm_vcpu *vcpu, const struct kvm_user_target *target)
+{
+	struct kvm_user_device *dev = target->dev;
+	u32 cpu = vcpu->vcpu_idx;
+	struct kvm_user_score *score = &dev->scores[cpu];
+
+	lockdep_assert_held(&dev->queue.lock);
+
+	if (!score->is_parked ||
+	    (target->bus == KVM_USER_BUS_MMIO && !kvm_user_first_piece(vcpu)))
+		return;
+	score->is_parked = false;
+	if (score->parked.wait_for != KVM_USER_NOTHING)
+		kvm_user_give_up(dev, cpu, &score->parked, -ECANCELED);
 }
 
 /* What becomes of a vCPU that made an access. */
 enum kvm_user_course {
 	KVM_USER_LOST,		/* nobody will ever answer it */
+	KVM_USER_LEFT,		/* to the VMM */
 	KVM_USER_GOES_ON,	/* a posted store */
 	KVM_USER_SLEEPS,	/* until kvm_user_wait() returns */
 };
@@ -98,15 +177,16 @@ enum kvm_user_course {
 static enum kvm_user_course
 kvm_user_queue_up(struct kvm_user_device *dev, const struct kvm_user_request *request)
 {
-	struct kvm_user_score *score = &dev->scores[request->cpu];
+	struct kvm_user_access *access = &dev->scores[request->cpu].running;
 	bool store = request->type == KVM_USER_STORE;
 	struct kvm_user_entry *entry;
 
 	lockdep_assert_held(&dev->queue.lock);
 
+	if (!dev->open && dev->on_close != KVM_USER_ON_CLOSE_HOLD)
+		return dev->on_close == KVM_USER_ON_CLOSE_EXIT ? KVM_USER_LEFT : KVM_USER_LOST;
 	/* A stalled device still takes what it has space for: nobody waits. */
-	if (!dev->open ||
-	    (dev->stalled && (!store || kvm_user_queue_full(&dev->queue))))
+	if (dev->stalled && (!store || kvm_user_queue_full(&dev->queue)))
 		return KVM_USER_LOST;
 	entry = kvm_user_queue_add(&dev->queue, request);
 	if (!entry)
@@ -114,82 +194,237 @@ kvm_user_queue_up(struct kvm_user_device *dev, const struct kvm_user_request *re
 
 	if (entry->state == KVM_USER_WAITING) {
 		dev->counters[KVM_USER_SPACE_WAITS]++;
-		kvm_user_score_await(score, KVM_USER_SPACE, entry);
+		kvm_user_access_await(access, KVM_USER_SPACE, entry);
 		return KVM_USER_SLEEPS;
 	}
-	dev->counters[KVM_USER_REQUESTS]++;
-	trace_kvm_user_queued(dev->id, &entry->request);
-	if (store) {
-		dev->counters[KVM_USER_POSTED]++;
-		score->posted++;
+	kvm_user_accepted(dev, entry);
+	if (store)
 		return KVM_USER_GOES_ON;
-	}
-	kvm_user_score_await(score, KVM_USER_REPLY, entry);
+	kvm_user_access_await(access, KVM_USER_REPLY, entry);
 	return KVM_USER_SLEEPS;
 }
 
-/* Sends a request on its way and waits if it has to; false if it is lost. */
-static bool kvm_user_forward(struct kvm_user_device *dev, struct kvm_vcpu *vcpu,
-			     const struct kvm_user_request *request)
+static struct kvm_user_request kvm_user_request(const struct kvm_vcpu *vcpu,
+						const struct kvm_user_target *target,
+						u32 type, int len)
 {
+	return (struct kvm_user_request) {
+		.type = type,
+		.range_id = target->range_id,
+		.offset = target->offset,
+		.len = len,
+		.cpu = vcpu->vcpu_idx,
+	};
+}
+
+/*
+ * Sends a request on its way and waits if it has to.  A signal parks it: KVM then
+ * goes on as if it were done, and makes an exit of @val.
+ */
+static enum kvm_user_course kvm_user_forward(struct kvm_vcpu *vcpu,
+					     const struct kvm_user_target *target,
+					     const struct kvm_user_request *request,
+					     void *val)
+{
+	struct kvm_user_device *dev = target->dev;
 	bool store = request->type == KVM_USER_STORE;
 	enum kvm_user_course course;
 	bool readable;
 
 	spin_lock(&dev->queue.lock);
+	kvm_user_unpark(vcpu, target);
 	course = kvm_user_queue_up(dev, request);
 	if (course == KVM_USER_LOST)
 		dev->counters[store ? KVM_USER_DROPPED : KVM_USER_ALL_ONES]++;
+	else if (course == KVM_USER_LEFT)
+		dev->counters[KVM_USER_EXITS]++;
 	readable = kvm_user_queue_readable(&dev->queue);
 	spin_unlock(&dev->queue.lock);
 
 	if (readable)
 		kvm_user_wake_reader(dev);
-	if (course == KVM_USER_SLEEPS)
-		kvm_user_wait(dev, vcpu);
-	return course != KVM_USER_LOST;
+	if (course == KVM_USER_SLEEPS &&
+	    kvm_user_wait(dev, vcpu, kvm_user_sleep_state(vcpu, target, request->len)) ==
+	    -ERESTARTSYS)
+		kvm_user_park(vcpu, target->addr, request->len, val);
+	return course;
+}
+
+/*
+ * Waits for the vCPU's stores, as the shadow image may answer only after them.
+ * Returns as kvm_user_wait() does.
+ */
+static int kvm_user_await_stores(struct kvm_vcpu *vcpu,
+				 const struct kvm_user_target *target, int len)
+{
+	struct kvm_user_device *dev = target->dev;
+	struct kvm_user_score *score = &dev->scores[vcpu->vcpu_idx];
+	bool lost = false, done;
+
+	spin_lock(&dev->queue.lock);
+	done = kvm_user_score_stores_done(score);
+	if (!done && dev->stalled) {
+		lost = true;
+		dev->counters[KVM_USER_ALL_ONES]++;
+	} else if (!done) {
+		kvm_user_access_await(&score->running, KVM_USER_SHADOW, NULL);
+	}
+	spin_unlock(&dev->queue.lock);
+
+	if (done)
+		return 0;
+	if (lost)
+		return -ETIME;
+	return kvm_user_wait(dev, vcpu, kvm_user_sleep_state(vcpu, target, len));
+}
+
+/* Answers a load from the shadow image; false if it is to be forwarded. */
+static bool kvm_user_shadow_load(struct kvm_vcpu *vcpu,
+				 const struct kvm_user_target *target, int len, u64 *data)
+{
+	struct kvm_user_device *dev = target->dev;
+	struct kvm_user_score *score = &dev->scores[vcpu->vcpu_idx];
+	int ret;
+
+	if (!kvm_user_score_stores_done(score)) {
+		if (!kvm_user_shadow_covers(&dev->shadow, target->range_id,
+					    target->offset, len))
+			return false;
+		ret = kvm_user_await_stores(vcpu, target, len);
+		/* A load that can be parked has to be a request. */
+		if (ret == -ERESTARTSYS)
+			return false;
+		if (ret) {
+			*data = KVM_USER_ALL_ONES_DATA;
+			return true;
+		}
+	}
+	if (!kvm_user_shadow_read(&dev->shadow, target->range_id, target->offset, len, data))
+		return false;
+	WRITE_ONCE(score->shadow_hits, score->shadow_hits + 1);
+	trace_kvm_user_shadow_load(dev->id, vcpu->vcpu_idx, target->range_id,
+				   target->offset, len, *data);
+	return true;
 }
 
 /**
  * kvm_user_load - a guest loads from a device
- * @dev: the device
  * @vcpu: the current vCPU, in its section of kvm->srcu
- * @range_id: the range that answers
- * @offset: in that range
+ * @target: what it loads from
  * @len: 1 to 8 bytes
- * @val: gets them: the reply's, or all-ones if there will be none
+ * @val: gets them: the image's, the reply's, or all-ones if there will be none
+ *
+ * Return: 0, or -EOPNOTSUPP if the VMM is to answer, before anything was done.
  */
-void kvm_user_load(struct kvm_user_device *dev, struct kvm_vcpu *vcpu, u32 range_id,
-		   u64 offset, int len, void *val)
+int kvm_user_load(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, int len,
+		  void *val)
 {
 	struct kvm_user_request request =
-		kvm_user_request(vcpu, KVM_USER_LOAD, range_id, offset, len);
+		kvm_user_request(vcpu, target, KVM_USER_LOAD, len);
+	u64 data;
 
-	if (kvm_user_forward(dev, vcpu, &request))
-		memcpy(val, &dev->scores[request.cpu].data, len);
-	else
-		memset(val, 0xff, len);
+	if (!kvm_user_shadow_load(vcpu, target, len, &data)) {
+		switch (kvm_user_forward(vcpu, target, &request, val)) {
+		case KVM_USER_LEFT:
+			return -EOPNOTSUPP;
+		case KVM_USER_SLEEPS:
+			data = target->dev->scores[request.cpu].running.data;
+			break;
+		default:
+			data = KVM_USER_ALL_ONES_DATA;
+		}
+	}
+	memcpy(val, &data, len);
+	return 0;
 }
 
 /**
  * kvm_user_store - a guest stores to a device
- * @dev: the device
  * @vcpu: the current vCPU, in its section of kvm->srcu
- * @range_id: the range that answers
- * @offset: in that range
+ * @target: what it stores to
  * @len: 1 to 8 bytes
  * @val: the bytes
  *
- * Returns once the store is queued (O2) or dropped.
+ * Return: 0 once the store is queued (O2) or dropped, or -EOPNOTSUPP as above.
  */
-void kvm_user_store(struct kvm_user_device *dev, struct kvm_vcpu *vcpu, u32 range_id,
-		    u64 offset, int len, const void *val)
+int kvm_user_store(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, int len,
+		   const void *val)
 {
 	struct kvm_user_request request =
-		kvm_user_request(vcpu, KVM_USER_STORE, range_id, offset, len);
+		kvm_user_request(vcpu, target, KVM_USER_STORE, len);
 
 	memcpy(&request.data, val, len);
-	kvm_user_forward(dev, vcpu, &request);
+	/* KVM's fragment has no const; of a store it is only read. */
+	return kvm_user_forward(vcpu, target, &request, (void *)val) == KVM_USER_LEFT ?
+	       -EOPNOTSUPP : 0;
+}
+
+/* The wait of a KVM_DEV_USER_RESUME is over; the access may not be. */
+static int kvm_user_resumed(struct kvm_user_device *dev, u32 cpu, int ret)
+{
+	struct kvm_user_score *score = &dev->scores[cpu];
+
+	lockdep_assert_held(&dev->queue.lock);
+
+	score->resuming = false;
+	/* The vCPU was run meanwhile. */
+	if (!score->is_parked)
+		return -ENOENT;
+	if (score->parked.wait_for != KVM_USER_NOTHING) {
+		if (ret != -ETIME)
+			return -EINTR;
+		kvm_user_time_out(dev, cpu, &score->parked);
+	} else {
+		ret = 0;
+	}
+	score->is_parked = false;
+	return ret;
+}
+
+/**
+ * kvm_user_resume - wait for a parked access to complete (KVM_DEV_USER_RESUME)
+ * @dev: the device
+ * @cpu: index of a vCPU, as user space gave it
+ * @data: gets what the load gave
+ *
+ * Return: 0, also if it timed out; -EINVAL: no such vCPU; -ENOENT: it has nothing
+ * parked, or was run meanwhile; -EBUSY: another task waits; -EINTR.
+ */
+int kvm_user_resume(struct kvm_user_device *dev, u32 cpu, u64 *data)
+{
+	struct kvm_user_score *score;
+	int ret = 0;
+
+	if (cpu >= dev->nr_scores)
+		return -EINVAL;
+	cpu = array_index_nospec(cpu, dev->nr_scores);
+	score = &dev->scores[cpu];
+
+	spin_lock(&dev->queue.lock);
+	if (!score->is_parked)
+		ret = -ENOENT;
+	else if (score->resuming)
+		ret = -EBUSY;
+	else
+		score->resuming = true;
+	spin_unlock(&dev->queue.lock);
+	if (ret)
+		return ret;
+
+	ret = kvm_user_access_sleep(&score->parked, TASK_INTERRUPTIBLE,
+				    READ_ONCE(dev->timeout));
+
+	spin_lock(&dev->queue.lock);
+	ret = kvm_user_resumed(dev, cpu, ret);
+	*data = score->parked.data;
+	spin_unlock(&dev->queue.lock);
+
+	trace_kvm_user_resumed(dev->id, cpu, ret);
+	if (ret == -ETIME) {
+		kvm_user_timed_out(dev, cpu);
+		ret = 0;
+	}
+	return ret;
 }
 
 /**
@@ -201,10 +436,10 @@ void kvm_user_admit(struct kvm_user_device *dev)
 	struct kvm_user_entry *entry;
 
 	while ((entry = kvm_user_queue_admit(&dev->queue))) {
-		dev->counters[KVM_USER_REQUESTS]++;
-		dev->counters[KVM_USER_POSTED]++;
-		trace_kvm_user_queued(dev->id, &entry->request);
-		kvm_user_score_admitted(&dev->scores[entry->request.cpu]);
+		struct kvm_user_score *score = &dev->scores[entry->request.cpu];
+
+		kvm_user_accepted(dev, entry);
+		kvm_user_access_finish(kvm_user_score_access(score, entry), 0);
 	}
 }
 
@@ -228,11 +463,11 @@ int kvm_user_reply(struct kvm_user_device *dev, const struct kvm_user_request *r
 
 	trace_kvm_user_replied(dev->id, reply, 0);
 	score = &dev->scores[entry->request.cpu];
-	kvm_user_queue_done(&dev->queue, entry);
 	if (reply->type == KVM_USER_LOAD)
-		kvm_user_score_load_done(score, reply->data);
+		kvm_user_score_load_done(score, entry, reply->data);
 	else
 		kvm_user_score_store_done(score);
+	kvm_user_queue_done(&dev->queue, entry);
 	return 0;
 }
 
@@ -263,18 +498,20 @@ void kvm_user_reject(struct kvm_user_device *dev, const struct kvm_user_request 
  */
 void kvm_user_abort(struct kvm_user_device *dev)
 {
-	struct kvm_user_entry entry;
+	struct kvm_user_entry *entry;
 
-	while (kvm_user_queue_evict(&dev->queue, &entry)) {
-		struct kvm_user_score *score = &dev->scores[entry.request.cpu];
-		bool load = entry.request.type == KVM_USER_LOAD;
+	while ((entry = kvm_user_queue_any(&dev->queue))) {
+		struct kvm_user_score *score = &dev->scores[entry->request.cpu];
+		bool load = entry->request.type == KVM_USER_LOAD;
 
-		if (entry.state == KVM_USER_RETIRED)
-			continue;
-		dev->counters[load ? KVM_USER_ALL_ONES : KVM_USER_DROPPED]++;
-		if (load || entry.state == KVM_USER_WAITING)
-			kvm_user_score_release(score, KVM_USER_ALL_ONES_DATA);
-		else
-			kvm_user_score_store_done(score);
+		if (entry->state != KVM_USER_RETIRED) {
+			dev->counters[load ? KVM_USER_ALL_ONES : KVM_USER_DROPPED]++;
+			if (load || entry->state == KVM_USER_WAITING)
+				kvm_user_access_finish(kvm_user_score_access(score, entry),
+						       KVM_USER_ALL_ONES_DATA);
+			else
+				kvm_user_score_store_done(score);
+		}
+		kvm_user_queue_done(&dev->queue, entry);
 	}
 }

@@ -48,6 +48,7 @@ static long kvm_user_jiffies(u64 ns)
 
 static void kvm_user_device_free(struct kvm_user_device *dev)
 {
+	kvm_user_shadow_destroy(&dev->shadow);
 	kvfree(dev->scores);
 	kvm_user_queue_destroy(&dev->queue);
 	kfree(dev);
@@ -88,6 +89,7 @@ static struct kvm_user_device *kvm_user_device_alloc(u32 nr_vcpus)
 	kref_init(&dev->ref);
 	mutex_init(&dev->read_mutex);
 	init_waitqueue_head(&dev->readable);
+	kvm_user_shadow_init(&dev->shadow);
 	dev->timeout = kvm_user_jiffies(KVM_USER_DEFAULT_TIMEOUT_NS);
 	dev->id = atomic_inc_return(&last_id);
 	return dev;
@@ -122,7 +124,7 @@ static void kvm_user_destroy(struct kvm_device *kvm_dev)
 	spin_lock(&dev->queue.lock);
 	WRITE_ONCE(dev->dead, true);
 	/* No reply can come from here on: all that is pending may be read. */
-	dev->queue.depth = U32_MAX;
+	WRITE_ONCE(dev->queue.depth, U32_MAX);
 	spin_unlock(&dev->queue.lock);
 	wake_up_all(&dev->readable);
 
@@ -131,13 +133,27 @@ static void kvm_user_destroy(struct kvm_device *kvm_dev)
 	module_put(THIS_MODULE);
 }
 
-static int kvm_user_info(struct kvm_user_device *dev, void __user *arg)
+#define KVM_USER_FEATURES						\
+	(KVM_USER_FEATURE_ON_CLOSE | KVM_USER_FEATURE_PARK |		\
+	 KVM_USER_FEATURE_EXCHANGE | KVM_USER_FEATURE_SHADOW)
+
+/**
+ * kvm_user_info - say what a device offers (KVM_DEV_USER_INFO)
+ * @dev: the device
+ * @arg: user space's struct kvm_dev_user_info
+ *
+ * Return: 0 or -EFAULT.
+ */
+int kvm_user_info(struct kvm_user_device *dev, void __user *arg)
 {
 	struct kvm_dev_user_info info = {
 		.abi_version = KVM_USER_ABI_VERSION,
-		.queue_depth = dev->queue.depth,
+		.queue_depth = READ_ONCE(dev->queue.depth),
 		.max_ranges = KVM_USER_MAX_RANGES,
 		.max_vcpus = dev->nr_scores,
+		.features = KVM_USER_FEATURES,
+		.max_shadow_size = kvm_user_shadow_max_size(),
+		.shadow_size = kvm_user_shadow_size(&dev->shadow),
 	};
 
 	return copy_to_user(arg, &info, sizeof(info)) ? -EFAULT : 0;
@@ -174,6 +190,50 @@ static int kvm_user_set_timeout(struct kvm_user_device *dev, void __user *arg)
 	return 0;
 }
 
+static int kvm_user_set_on_close(struct kvm_user_device *dev, void __user *arg)
+{
+	struct kvm_dev_user_on_close args;
+
+	if (copy_from_user(&args, arg, sizeof(args)))
+		return -EFAULT;
+	if (args.pad || args.policy > KVM_USER_ON_CLOSE_EXIT)
+		return -EINVAL;
+
+	spin_lock(&dev->queue.lock);
+	dev->on_close = args.policy;
+	if (!dev->open && dev->on_close != KVM_USER_ON_CLOSE_HOLD)
+		kvm_user_abort(dev);
+	spin_unlock(&dev->queue.lock);
+	return 0;
+}
+
+static int kvm_user_set_park(struct kvm_user_device *dev, void __user *arg)
+{
+	struct kvm_dev_user_park args;
+
+	if (copy_from_user(&args, arg, sizeof(args)))
+		return -EFAULT;
+	if (args.pad || args.enable > 1)
+		return -EINVAL;
+	WRITE_ONCE(dev->park, args.enable);
+	return 0;
+}
+
+static int kvm_user_resume_vcpu(struct kvm_user_device *dev, void __user *arg)
+{
+	struct kvm_dev_user_resume args;
+	int ret;
+
+	if (copy_from_user(&args, arg, sizeof(args)))
+		return -EFAULT;
+	if (args.pad)
+		return -EINVAL;
+	ret = kvm_user_resume(dev, args.vcpu, &args.data);
+	if (ret)
+		return ret;
+	return copy_to_user(arg, &args, sizeof(args)) ? -EFAULT : 0;
+}
+
 static long kvm_user_control_ioctl(struct kvm_device *kvm_dev, unsigned int command,
 				   unsigned long arg)
 {
@@ -189,6 +249,12 @@ static long kvm_user_control_ioctl(struct kvm_device *kvm_dev, unsigned int comm
 		return kvm_user_set_range(dev, kvm_dev->kvm, user);
 	case KVM_DEV_USER_TIMEOUT:
 		return kvm_user_set_timeout(dev, user);
+	case KVM_DEV_USER_ON_CLOSE:
+		return kvm_user_set_on_close(dev, user);
+	case KVM_DEV_USER_PARK:
+		return kvm_user_set_park(dev, user);
+	case KVM_DEV_USER_RESUME:
+		return kvm_user_resume_vcpu(dev, user);
 	default:
 		return -ENOTTY;
 	}

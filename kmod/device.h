@@ -11,6 +11,8 @@
  *	    kvm->srcu (synchronize)	in KVM's bus functions
  *	read_mutex			batches go out in order; user memory is
  *					touched under it
+ *	    mmap_lock			a fault on that memory, and mmap
+ *		shadow.lock		the image, changes of its map
  *	    queue.lock			all else; nothing sleeps under it
  *		readable.lock, rq->lock	wake-ups
  *
@@ -28,6 +30,7 @@
 
 #include "queue.h"
 #include "scoreboard.h"
+#include "shadow.h"
 
 #define KVM_USER_MAX_RANGES	64
 
@@ -40,10 +43,13 @@ enum kvm_user_counter {
 	KVM_USER_SPACE_WAITS,	/* stores that waited for space */
 	KVM_USER_TIMEOUTS,	/* waits that the time limit ended */
 	KVM_USER_KILLED,	/* waits that a fatal signal ended */
+	KVM_USER_PARKED,	/* waits that another signal ended */
 	KVM_USER_LATE,		/* replies to a retired request */
 	KVM_USER_INVALID,	/* replies to no request that was sent */
 	KVM_USER_ALL_ONES,	/* loads that the emulation process did not answer */
 	KVM_USER_DROPPED,	/* stores that it never acknowledged */
+	KVM_USER_REDELIVERED,	/* requests pending anew after a close */
+	KVM_USER_EXITS,		/* accesses left to the VMM */
 	KVM_USER_NR_COUNTERS
 };
 
@@ -53,18 +59,21 @@ struct kvm_user_device {
 	struct kref ref;
 	u32 id;
 	long timeout;			/* jiffies; one word, no lock */
+	bool park;			/* the VMM opted in (B4); no lock */
 
 	/* under kvm->slots_lock */
 	struct kvm_user_placement *ranges[KVM_USER_MAX_RANGES];
 
 	struct mutex read_mutex;	/* one reader at a time takes and copies */
 	wait_queue_head_t readable;
+	struct kvm_user_shadow shadow;	/* has its own lock */
 
 	/* under queue.lock */
 	struct kvm_user_queue queue;
 	struct kvm_user_score *scores;
 	u32 nr_scores;
-	bool open;			/* there is an emulation descriptor */
+	u32 on_close;			/* what accesses get while there is no ... */
+	bool open;			/* ... emulation descriptor */
 	bool dead;			/* the VM is gone */
 	bool stalled;			/* timed out, and no sign of life since */
 	u32 nr_readers;			/* threads that wait in read */
@@ -73,19 +82,30 @@ struct kvm_user_device {
 	struct dentry *debugfs;
 };
 
+/* Where an access goes: a copy, as the placement may go while it sleeps. */
+struct kvm_user_target {
+	struct kvm_user_device *dev;
+	gpa_t addr;
+	u64 offset;
+	u32 range_id;
+	u32 bus;
+};
+
 /* device.c */
 extern const struct kvm_device_ops kvm_user_device_ops;
 void kvm_user_device_put(struct kvm_user_device *dev);
+int kvm_user_info(struct kvm_user_device *dev, void __user *arg);
 
 /* range.c */
 int kvm_user_range_set(struct kvm_user_device *dev, struct kvm *kvm,
 		       const struct kvm_dev_user_pa_range *range);
 
 /* access.c */
-void kvm_user_load(struct kvm_user_device *dev, struct kvm_vcpu *vcpu, u32 range_id,
-		   u64 offset, int len, void *val);
-void kvm_user_store(struct kvm_user_device *dev, struct kvm_vcpu *vcpu, u32 range_id,
-		    u64 offset, int len, const void *val);
+int kvm_user_load(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, int len,
+		  void *val);
+int kvm_user_store(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, int len,
+		   const void *val);
+int kvm_user_resume(struct kvm_user_device *dev, u32 cpu, u64 *data);
 void kvm_user_admit(struct kvm_user_device *dev);
 int kvm_user_reply(struct kvm_user_device *dev, const struct kvm_user_request *reply);
 void kvm_user_reject(struct kvm_user_device *dev, const struct kvm_user_request *reply,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The emulation descriptor: requests out by read(2), replies in by write(2).
+ * The emulation descriptor: requests out by read(2), replies in by write(2), both
+ * by KVM_DEV_USER_EXCHANGE; the shadow image by mmap(2).
  */
 #include <linux/anon_inodes.h>
 #include <linux/fs.h>
@@ -135,21 +136,25 @@ static ssize_t kvm_user_fetch(struct kvm_user_device *dev, struct iov_iter *to, 
 	}
 }
 
+/* Gives requests: bytes, 0 if the VM is gone, or an error. */
+static ssize_t kvm_user_give(struct kvm_user_device *dev, struct iov_iter *to, bool wait)
+{
+	ssize_t ret = kvm_user_fetch(dev, to, wait);
+
+	/* The wake-up may have been for more than this reader took. */
+	if (kvm_user_readable(dev))
+		kvm_user_wake_reader(dev);
+	return ret;
+}
+
 static ssize_t kvm_user_read(struct kiocb *iocb, struct iov_iter *to)
 {
 	struct kvm_user_device *dev = iocb->ki_filp->private_data;
-	bool wait = !(iocb->ki_filp->f_flags & O_NONBLOCK);
-	ssize_t ret;
 
 	if (iov_iter_count(to) < KVM_USER_REQUEST_SIZE)
 		return -EINVAL;
 	kvm_user_alive(dev);
-	ret = kvm_user_fetch(dev, to, wait);
-
-	/* The wake-up may have been for more than this read took. */
-	if (kvm_user_readable(dev))
-		kvm_user_wake_reader(dev);
-	return ret;
+	return kvm_user_give(dev, to, !(iocb->ki_filp->f_flags & O_NONBLOCK));
 }
 
 /* Applies a batch.  Returns how many replies were accepted, or the first's error. */
@@ -192,17 +197,11 @@ static ssize_t kvm_user_refuse(struct kvm_user_device *dev,
 	return error;
 }
 
-static ssize_t kvm_user_write(struct kiocb *iocb, struct iov_iter *from)
+/* Takes whole replies: how many bytes were accepted, or the first one's error. */
+static ssize_t kvm_user_take(struct kvm_user_device *dev, struct iov_iter *from)
 {
-	struct kvm_user_device *dev = iocb->ki_filp->private_data;
 	struct kvm_user_request batch[KVM_USER_BATCH];
 	size_t done = 0;
-
-	if (iov_iter_count(from) % KVM_USER_REQUEST_SIZE)
-		return -EINVAL;
-	if (READ_ONCE(dev->dead))
-		return -ENODEV;
-	kvm_user_alive(dev);
 
 	while (iov_iter_count(from)) {
 		u32 want = min_t(size_t, KVM_USER_BATCH,
@@ -219,6 +218,121 @@ static ssize_t kvm_user_write(struct kiocb *iocb, struct iov_iter *from)
 			break;
 	}
 	return done * KVM_USER_REQUEST_SIZE;
+}
+
+static ssize_t kvm_user_write(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct kvm_user_device *dev = iocb->ki_filp->private_data;
+
+	if (iov_iter_count(from) % KVM_USER_REQUEST_SIZE)
+		return -EINVAL;
+	if (READ_ONCE(dev->dead))
+		return -ENODEV;
+	kvm_user_alive(dev);
+	return kvm_user_take(dev, from);
+}
+
+/*
+ * Replies in, requests out.  Once a reply is accepted the call succeeds, whatever
+ * comes after it: what was done must be told.
+ */
+static int kvm_user_exchange_all(struct kvm_user_device *dev,
+				 struct kvm_dev_user_exchange *args, bool wait)
+{
+	u32 replies = args->nr_replies, room = args->nr_requests;
+	struct iov_iter iter;
+	ssize_t ret;
+
+	iov_iter_ubuf(&iter, ITER_SOURCE, u64_to_user_ptr(args->replies),
+		      replies * KVM_USER_REQUEST_SIZE);
+	ret = kvm_user_take(dev, &iter);
+	if (ret < 0)
+		return ret;
+	args->nr_replies = ret / KVM_USER_REQUEST_SIZE;
+	args->nr_requests = 0;
+	/* A bad reply is to be seen to before more comes. */
+	if (args->nr_replies < replies || !room)
+		return 0;
+	iov_iter_ubuf(&iter, ITER_DEST, u64_to_user_ptr(args->requests),
+		      room * KVM_USER_REQUEST_SIZE);
+	ret = kvm_user_give(dev, &iter, wait);
+	if (ret > 0)
+		args->nr_requests = ret / KVM_USER_REQUEST_SIZE;
+	if (ret > 0 || args->nr_replies || ret == -EAGAIN)
+		return 0;
+	if (ret == -ERESTARTSYS)
+		return -EINTR;
+	return ret ?: -ENODEV;
+}
+
+static int kvm_user_exchange(struct file *file, struct kvm_dev_user_exchange __user *user)
+{
+	struct kvm_dev_user_exchange args;
+	bool wait;
+	int ret;
+
+	if (copy_from_user(&args, user, sizeof(args)))
+		return -EFAULT;
+	if (args.pad || args.flags & ~KVM_USER_EXCHANGE_WAIT)
+		return -EINVAL;
+	/* The counts must get there: find out before anything is done. */
+	if (put_user(args.nr_replies, &user->nr_replies) ||
+	    put_user(args.nr_requests, &user->nr_requests))
+		return -EFAULT;
+
+	kvm_user_alive(file->private_data);
+	wait = args.flags & KVM_USER_EXCHANGE_WAIT && !(file->f_flags & O_NONBLOCK);
+	ret = kvm_user_exchange_all(file->private_data, &args, wait);
+	if (ret)
+		return ret;
+	if (put_user(args.nr_replies, &user->nr_replies) ||
+	    put_user(args.nr_requests, &user->nr_requests))
+		return -EFAULT;
+	return 0;
+}
+
+static int kvm_user_set_shadow_size(struct kvm_user_device *dev, void __user *arg)
+{
+	u64 size;
+
+	if (copy_from_user(&size, arg, sizeof(size)))
+		return -EFAULT;
+	return kvm_user_shadow_resize(&dev->shadow, size);
+}
+
+static int kvm_user_set_shadow_map(struct kvm_user_device *dev, void __user *arg)
+{
+	struct kvm_dev_user_shadow_ctrl args;
+	struct kvm_user_map *map;
+
+	if (copy_from_user(&args, arg, sizeof(args)))
+		return -EFAULT;
+	if (args.pad)
+		return -EINVAL;
+	if (args.nr_entries > KVM_USER_MAX_SHADOW_ENTRIES)
+		return -E2BIG;
+	if (!args.nr_entries) {
+		kvm_user_shadow_clear_map(&dev->shadow);
+		return 0;
+	}
+	map = kvm_user_map_alloc(args.nr_entries);
+	if (!map)
+		return -ENOMEM;
+	if (copy_from_user(map->entries, u64_to_user_ptr(args.entries),
+			   array_size(args.nr_entries, sizeof(*map->entries)))) {
+		kvfree(map);
+		return -EFAULT;
+	}
+	return kvm_user_shadow_set_map(&dev->shadow, map);
+}
+
+static int kvm_user_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct kvm_user_device *dev = file->private_data;
+
+	if (READ_ONCE(dev->dead))
+		return -ENODEV;
+	return kvm_user_shadow_mmap(&dev->shadow, vma);
 }
 
 static __poll_t kvm_user_poll(struct file *file, poll_table *wait)
@@ -242,18 +356,43 @@ static __poll_t kvm_user_poll(struct file *file, poll_table *wait)
 static long kvm_user_ioctl(struct file *file, unsigned int command, unsigned long arg)
 {
 	struct kvm_user_device *dev = file->private_data;
+	void __user *user = (void __user *)arg;
 
-	return READ_ONCE(dev->dead) ? -ENODEV : -ENOTTY;
+	if (READ_ONCE(dev->dead))
+		return -ENODEV;
+	switch (command) {
+	case KVM_DEV_USER_INFO:
+		return kvm_user_info(dev, user);
+	case KVM_DEV_USER_EXCHANGE:
+		return kvm_user_exchange(file, user);
+	case KVM_DEV_USER_SHADOW_SIZE:
+		return kvm_user_set_shadow_size(dev, user);
+	case KVM_DEV_USER_SHADOW_CTRL:
+		return kvm_user_set_shadow_map(dev, user);
+	default:
+		return -ENOTTY;
+	}
 }
 
 static void kvm_user_close(struct kvm_user_device *dev)
 {
+	u32 redelivered = 0, on_close;
+
+	/* What the process put into the image is not kept up any more. */
+	kvm_user_shadow_clear_map(&dev->shadow);
+
 	spin_lock(&dev->queue.lock);
 	dev->open = false;
 	dev->stalled = false;
-	kvm_user_abort(dev);
+	on_close = dev->on_close;
+	if (on_close == KVM_USER_ON_CLOSE_HOLD)
+		redelivered = kvm_user_queue_redeliver(&dev->queue);
+	else
+		kvm_user_abort(dev);
+	dev->counters[KVM_USER_REDELIVERED] += redelivered;
 	spin_unlock(&dev->queue.lock);
-	trace_kvm_user_closed(dev->id);
+
+	trace_kvm_user_closed(dev->id, on_close, redelivered);
 	kvm_user_device_put(dev);
 }
 
@@ -270,6 +409,7 @@ static const struct file_operations kvm_user_emulation_fops = {
 	.poll = kvm_user_poll,
 	.unlocked_ioctl = kvm_user_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
+	.mmap = kvm_user_mmap,
 	.release = kvm_user_release,
 	.llseek = noop_llseek,
 };
@@ -288,7 +428,10 @@ int kvm_user_emulation_fd(struct kvm_user_device *dev, u32 flags)
 
 	spin_lock(&dev->queue.lock);
 	busy = dev->open;
-	dev->open = true;
+	if (!busy) {
+		dev->open = true;
+		dev->stalled = false;
+	}
 	spin_unlock(&dev->queue.lock);
 	if (busy)
 		return -EBUSY;

@@ -187,3 +187,59 @@ void kvm_user_enter_srcu(struct kvm_vcpu *vcpu) __acquires(&vcpu->kvm->srcu)
 	if (!hold_srcu)
 		kvm_vcpu_srcu_read_lock(vcpu);
 }
+
+/* KVM's emulator makes accesses of up to so many bytes, in pieces of up to 8. */
+#define KVM_USER_LONGEST	16
+
+/**
+ * kvm_user_first_piece - is nothing of this access parked or left to the VMM?
+ * @vcpu: the current vCPU, in a memory access
+ *
+ * Return: false for a piece that follows such a one in the same access.
+ */
+bool kvm_user_first_piece(const struct kvm_vcpu *vcpu)
+{
+	return !vcpu->mmio_nr_fragments;
+}
+
+/**
+ * kvm_user_may_park - can KVM make an exit of this piece of an access (B4)?
+ * @vcpu: the current vCPU, in a memory access
+ * @addr: guest physical address
+ * @len: bytes
+ *
+ * KVM has room for two fragments.  What follows this piece may need one for the
+ * rest of its page and one for the next page: both only if the access is of more
+ * than 8 bytes and crosses, which a shorter piece, or one up to the page's end,
+ * is not the start of.  A guest with encrypted state exits in another way.
+ *
+ * Return: true if kvm_user_park() may be called.
+ */
+bool kvm_user_may_park(const struct kvm_vcpu *vcpu, gpa_t addr, int len)
+{
+	u32 left = PAGE_SIZE - offset_in_page(addr);
+
+	BUILD_BUG_ON(KVM_MAX_MMIO_FRAGMENTS < 2);
+
+	return kvm_user_first_piece(vcpu) && !vcpu->arch.guest_state_protected &&
+	       (len < 8 || left == len || left >= KVM_USER_LONGEST);
+}
+
+/**
+ * kvm_user_park - have this access exit to the VMM once the handler returns
+ * @vcpu: the current vCPU, for which kvm_user_may_park() is true
+ * @addr: guest physical address
+ * @len: bytes
+ * @val: KVM's buffer: the VMM's value of a load goes there, a store's is there
+ *
+ * KVM's emulator makes an exit, and completes it at the next KVM_RUN, of what it
+ * finds in the fragments after the bus handlers have run.
+ */
+void kvm_user_park(struct kvm_vcpu *vcpu, gpa_t addr, int len, void *val)
+{
+	struct kvm_mmio_fragment *frag = &vcpu->mmio_fragments[vcpu->mmio_nr_fragments++];
+
+	frag->gpa = addr;
+	frag->data = val;
+	frag->len = len;
+}

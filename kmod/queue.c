@@ -14,14 +14,15 @@
  * kvm_user_queue_init - allocate all that a device's requests will ever need
  * @queue: to be initialised
  * @depth: bound of the posted stores and of the sent requests, at least 1
- * @nr_vcpus: how many vCPUs may have a load or a waiting store at a time
+ * @nr_vcpus: how many vCPUs there may be, each with two loads or waiting stores
+ *	at a time: one that is parked, and one that it makes
  *
  * Return: 0, or -ENOMEM; kvm_user_queue_destroy() is owed either way.
  */
 int kvm_user_queue_init(struct kvm_user_queue *queue, u32 depth, u32 nr_vcpus)
 {
-	/* depth posted, depth sent or retired, and one load or store a vCPU */
-	u32 count = 2 * depth + nr_vcpus;
+	/* depth posted, depth sent or retired, and what waits */
+	u32 count = 2 * depth + 2 * nr_vcpus;
 	u32 i;
 
 	*queue = (struct kvm_user_queue) {
@@ -226,6 +227,15 @@ u32 kvm_user_queue_take(struct kvm_user_queue *queue,
 	return taken;
 }
 
+/* A sent request becomes the first pending one. */
+static void kvm_user_queue_unsend(struct kvm_user_queue *queue,
+				  struct kvm_user_entry *entry)
+{
+	kvm_user_queue_detach(queue, entry);
+	kvm_user_queue_pend(queue, entry);
+	list_add(&entry->node, &queue->pending);
+}
+
 /**
  * kvm_user_queue_put_back - undo the last kvm_user_queue_take(), or its tail
  * @queue: the device's queue
@@ -251,9 +261,7 @@ void kvm_user_queue_put_back(struct kvm_user_queue *queue,
 			kvm_user_queue_free(queue, entry);
 			continue;
 		}
-		kvm_user_queue_detach(queue, entry);
-		kvm_user_queue_pend(queue, entry);
-		list_add(&entry->node, &queue->pending);
+		kvm_user_queue_unsend(queue, entry);
 	}
 }
 
@@ -284,9 +292,9 @@ kvm_user_queue_match(struct kvm_user_queue *queue,
 }
 
 /**
- * kvm_user_queue_done - the reply to a request has come
+ * kvm_user_queue_done - a request is over
  * @queue: the device's queue
- * @entry: SENT or RETIRED
+ * @entry: not FREE; SENT or RETIRED if its reply has come
  */
 void kvm_user_queue_done(struct kvm_user_queue *queue, struct kvm_user_entry *entry)
 {
@@ -315,17 +323,44 @@ void kvm_user_queue_retire(struct kvm_user_queue *queue,
 }
 
 /**
- * kvm_user_queue_evict - take any request out
- * @queue: the device's queue
- * @evicted: a copy of it, with the state it had
+ * kvm_user_queue_redeliver - nobody will reply to what is sent: send it again
+ * @queue: the device's queue, which nobody reads
  *
- * Return: false once the queue is empty.
+ * The sent requests are pending again, in their old order and before all others;
+ * what was retired is gone.  As after kvm_user_queue_put_back(), more than @depth
+ * may be pending.
+ *
+ * Return: how many will be sent again.
  */
-bool kvm_user_queue_evict(struct kvm_user_queue *queue,
-			  struct kvm_user_entry *evicted)
+u32 kvm_user_queue_redeliver(struct kvm_user_queue *queue)
+{
+	struct kvm_user_entry *entry, *previous;
+	u32 count = 0;
+
+	lockdep_assert_held(&queue->lock);
+
+	list_for_each_entry_safe_reverse(entry, previous, &queue->sent, node) {
+		if (entry->state == KVM_USER_RETIRED) {
+			kvm_user_queue_free(queue, entry);
+			continue;
+		}
+		entry->request.flags |= KVM_USER_REQUEST_REDELIVERED;
+		kvm_user_queue_unsend(queue, entry);
+		count++;
+	}
+	return count;
+}
+
+/**
+ * kvm_user_queue_any - find a request that is to be taken out
+ * @queue: the device's queue
+ *
+ * Return: the oldest of those that are furthest on their way; NULL if the queue
+ * is empty.
+ */
+struct kvm_user_entry *kvm_user_queue_any(struct kvm_user_queue *queue)
 {
 	struct list_head *list = &queue->sent;
-	struct kvm_user_entry *entry;
 
 	lockdep_assert_held(&queue->lock);
 
@@ -333,10 +368,5 @@ bool kvm_user_queue_evict(struct kvm_user_queue *queue,
 		list = &queue->pending;
 	if (list_empty(list))
 		list = &queue->waiting;
-	entry = list_first_entry_or_null(list, struct kvm_user_entry, node);
-	if (!entry)
-		return false;
-	*evicted = *entry;
-	kvm_user_queue_free(queue, entry);
-	return true;
+	return list_first_entry_or_null(list, struct kvm_user_entry, node);
 }

@@ -5,7 +5,7 @@
  *
  * Pure bookkeeping.  All memory is allocated in kvm_user_queue_init(): @depth
  * bounds the posted stores that are pending and, separately, the requests that
- * are sent; beyond these, each vCPU has at most one request.
+ * are sent; beyond these, each vCPU has at most two requests.
  */
 #ifndef KVM_USER_QUEUE_H
 #define KVM_USER_QUEUE_H
@@ -64,7 +64,7 @@ kvm_user_queue_match(struct kvm_user_queue *queue,
 void kvm_user_queue_done(struct kvm_user_queue *queue, struct kvm_user_entry *entry);
 void kvm_user_queue_retire(struct kvm_user_queue *queue,
 			   struct kvm_user_entry *entry);
-bool kvm_user_queue_evict(struct kvm_user_queue *queue,
-			  struct kvm_user_entry *evicted);
+u32 kvm_user_queue_redeliver(struct kvm_user_queue *queue);
+struct kvm_user_entry *kvm_user_queue_any(struct kvm_user_queue *queue);
 
 #endif /* KVM_USER_QUEUE_H */

@@ -31,23 +31,32 @@ static struct kvm_user_placement *to_placement(struct kvm_io_device *io)
 	return container_of(io, struct kvm_user_placement, io);
 }
 
-/* The placement may go while the access sleeps: all it needs is passed on. */
+static struct kvm_user_target kvm_user_target(const struct kvm_user_placement *place,
+					      gpa_t addr)
+{
+	return (struct kvm_user_target) {
+		.dev = place->dev,
+		.addr = addr,
+		.offset = addr - place->addr,
+		.range_id = place->id,
+		.bus = place->bus,
+	};
+}
+
 static int kvm_user_io_read(struct kvm_vcpu *vcpu, struct kvm_io_device *io,
 			    gpa_t addr, int len, void *val)
 {
-	struct kvm_user_placement *place = to_placement(io);
+	struct kvm_user_target target = kvm_user_target(to_placement(io), addr);
 
-	kvm_user_load(place->dev, vcpu, place->id, addr - place->addr, len, val);
-	return 0;
+	return kvm_user_load(vcpu, &target, len, val);
 }
 
 static int kvm_user_io_write(struct kvm_vcpu *vcpu, struct kvm_io_device *io,
 			     gpa_t addr, int len, const void *val)
 {
-	struct kvm_user_placement *place = to_placement(io);
+	struct kvm_user_target target = kvm_user_target(to_placement(io), addr);
 
-	kvm_user_store(place->dev, vcpu, place->id, addr - place->addr, len, val);
-	return 0;
+	return kvm_user_store(vcpu, &target, len, val);
 }
 
 /*

@@ -2,18 +2,12 @@
 /*
  * Per-vCPU waits and counts of posted stores: see scoreboard.h.
  *
- * Everything but init and sleep runs under the queue's lock.
+ * Everything but init, sleep and stores_done runs under the queue's lock.
  */
+#include <linux/sched/clock.h>
 #include <linux/sched/signal.h>
 
 #include "scoreboard.h"
-
-/*
- * Only a fatal signal ends a wait early, and it must not hold up a system
- * suspend.  "Unsafe" since KVM_RUN sleeps here with vcpu->mutex held, which no
- * other task needs for being frozen.
- */
-#define KVM_USER_SLEEP	(TASK_KILLABLE | TASK_FREEZABLE_UNSAFE)
 
 /**
  * kvm_user_score_init - a vCPU that has nothing outstanding
@@ -21,102 +15,153 @@
  */
 void kvm_user_score_init(struct kvm_user_score *score)
 {
-	rcuwait_init(&score->sleeper);
-}
-
-/* Lets the vCPU run on. */
-static void kvm_user_score_finish(struct kvm_user_score *score)
-{
-	score->entry = NULL;
-	/* Publishes @data; pairs with the acquire in kvm_user_score_sleep(). */
-	smp_store_release(&score->wait_for, KVM_USER_NOTHING);
-	rcuwait_wake_up(&score->sleeper);
+	rcuwait_init(&score->running.sleeper);
+	rcuwait_init(&score->parked.sleeper);
 }
 
 /**
- * kvm_user_score_await - note what the vCPU is about to sleep for
- * @score: of the vCPU, which waits for nothing
- * @what: KVM_USER_SPACE or KVM_USER_REPLY
- * @entry: the request that it is about
+ * kvm_user_score_access - which access a request belongs to
+ * @score: of the request's vCPU
+ * @entry: a load, or a store that waits for space
+ *
+ * Return: the access that waits for @entry.
  */
-void kvm_user_score_await(struct kvm_user_score *score, enum kvm_user_wait what,
-			  struct kvm_user_entry *entry)
+struct kvm_user_access *kvm_user_score_access(struct kvm_user_score *score,
+					      const struct kvm_user_entry *entry)
 {
-	score->entry = entry;
-	WRITE_ONCE(score->wait_for, what);
+	return score->parked.entry == entry ? &score->parked : &score->running;
 }
 
 /**
- * kvm_user_score_admitted - the store that waited for space is accepted
- * @score: of the vCPU
+ * kvm_user_access_await - note what is about to be slept for
+ * @access: waits for nothing
+ * @what: anything but KVM_USER_NOTHING
+ * @entry: the request that it is about, if any
  */
-void kvm_user_score_admitted(struct kvm_user_score *score)
+void kvm_user_access_await(struct kvm_user_access *access, enum kvm_user_wait what,
+			   struct kvm_user_entry *entry)
 {
-	score->posted++;
-	kvm_user_score_finish(score);
+	access->entry = entry;
+	WRITE_ONCE(access->wait_for, what);
+}
+
+/**
+ * kvm_user_access_finish - what was slept for has come, or will not come
+ * @access: waits for something
+ * @data: what a load gives
+ */
+void kvm_user_access_finish(struct kvm_user_access *access, u64 data)
+{
+	access->data = data;
+	access->entry = NULL;
+	/* Publishes @data; pairs with the acquire in kvm_user_access_sleep(). */
+	smp_store_release(&access->wait_for, KVM_USER_NOTHING);
+	rcuwait_wake_up(&access->sleeper);
+}
+
+/**
+ * kvm_user_score_store_posted - a store is accepted
+ * @score: of its vCPU
+ */
+void kvm_user_score_store_posted(struct kvm_user_score *score)
+{
+	WRITE_ONCE(score->posted, score->posted + 1);
+}
+
+static void kvm_user_access_stores_done(struct kvm_user_access *access)
+{
+	if (access->wait_for == KVM_USER_STORES || access->wait_for == KVM_USER_SHADOW)
+		kvm_user_access_finish(access, access->data);
 }
 
 /**
  * kvm_user_score_store_done - an accepted store is replied to, or dropped
- * @score: of the vCPU
+ * @score: of its vCPU
  */
 void kvm_user_score_store_done(struct kvm_user_score *score)
 {
-	score->posted--;
-	if (score->wait_for == KVM_USER_STORES && !score->posted)
-		kvm_user_score_finish(score);
+	/* What the process wrote before is seen; see the function below. */
+	smp_store_release(&score->posted, score->posted - 1);
+	if (score->posted)
+		return;
+	kvm_user_access_stores_done(&score->running);
+	kvm_user_access_stores_done(&score->parked);
 }
 
 /**
- * kvm_user_score_load_done - the load that the vCPU waits for is replied to
- * @score: of the vCPU
+ * kvm_user_score_stores_done - may a load read the shadow image now (O4)?
+ * @score: of the current vCPU; no lock is needed, as only it adds stores
+ *
+ * Return: true once all its stores are replied to.
+ */
+bool kvm_user_score_stores_done(const struct kvm_user_score *score)
+{
+	/* pairs with the release in kvm_user_score_store_done() */
+	return !smp_load_acquire(&score->posted);
+}
+
+/**
+ * kvm_user_score_load_done - a load is replied to
+ * @score: of its vCPU
+ * @entry: its request
  * @data: the value
  *
  * All stores that are outstanding are older than the load, since their vCPU
- * has been asleep since: it goes on when the last of them is done (O3).
+ * has made no access since: it goes on when the last of them is done (O3).
  */
-void kvm_user_score_load_done(struct kvm_user_score *score, u64 data)
+void kvm_user_score_load_done(struct kvm_user_score *score,
+			      const struct kvm_user_entry *entry, u64 data)
 {
-	score->data = data;
-	score->entry = NULL;
-	if (score->posted)
-		WRITE_ONCE(score->wait_for, KVM_USER_STORES);
-	else
-		kvm_user_score_finish(score);
+	struct kvm_user_access *access = kvm_user_score_access(score, entry);
+
+	if (!score->posted) {
+		kvm_user_access_finish(access, data);
+		return;
+	}
+	access->data = data;
+	kvm_user_access_await(access, KVM_USER_STORES, NULL);
 }
 
 /**
- * kvm_user_score_release - what the vCPU waits for will not come
- * @score: of a vCPU that waits for space or for a reply
- * @data: what a load gives instead
+ * kvm_user_score_park - what the vCPU waited for goes on without it (B4)
+ * @score: of the vCPU, which waits for something and has nothing parked
  */
-void kvm_user_score_release(struct kvm_user_score *score, u64 data)
+void kvm_user_score_park(struct kvm_user_score *score)
 {
-	score->data = data;
-	kvm_user_score_finish(score);
+	score->parked.data = score->running.data;
+	kvm_user_access_await(&score->parked, score->running.wait_for,
+			      score->running.entry);
+	score->is_parked = true;
+	kvm_user_access_finish(&score->running, 0);
 }
 
 /**
- * kvm_user_score_sleep - wait for what kvm_user_score_await() noted
- * @score: of the current vCPU
+ * kvm_user_access_sleep - wait for what kvm_user_access_await() noted
+ * @access: on which no other task sleeps
+ * @state: TASK_KILLABLE, or TASK_INTERRUPTIBLE for any signal to end it
  * @timeout: in jiffies, MAX_SCHEDULE_TIMEOUT for none
  *
- * Return: 0 when it has come; -ETIME or -EINTR (a fatal signal) where the vCPU
- * gives up, though it may come at any moment until the queue's lock is held.
+ * "Unsafe" since KVM_RUN sleeps here with vcpu->mutex held, which no other task
+ * needs for being frozen: a wait must not hold up a system suspend.
+ *
+ * Return: 0 when it has come; -ETIME, -EINTR (a fatal signal) or -ERESTARTSYS
+ * (another one) if not, though it may come until the queue's lock is held.
  */
-int kvm_user_score_sleep(struct kvm_user_score *score, long timeout)
+int kvm_user_access_sleep(struct kvm_user_access *access, unsigned int state,
+			  long timeout)
 {
+	u64 start = local_clock();
 	int ret = 0;
 
 	might_sleep();
-	prepare_to_rcuwait(&score->sleeper);
+	prepare_to_rcuwait(&access->sleeper);
 	for (;;) {
-		set_current_state(KVM_USER_SLEEP);
-		/* pairs with the release in kvm_user_score_finish() */
-		if (smp_load_acquire(&score->wait_for) == KVM_USER_NOTHING)
+		set_current_state(state | TASK_FREEZABLE_UNSAFE);
+		/* pairs with the release in kvm_user_access_finish() */
+		if (smp_load_acquire(&access->wait_for) == KVM_USER_NOTHING)
 			break;
-		if (fatal_signal_pending(current)) {
-			ret = -EINTR;
+		if (signal_pending_state(state, current)) {
+			ret = fatal_signal_pending(current) ? -EINTR : -ERESTARTSYS;
 			break;
 		}
 		if (!timeout) {
@@ -125,6 +170,7 @@ int kvm_user_score_sleep(struct kvm_user_score *score, long timeout)
 		}
 		timeout = schedule_timeout(timeout);
 	}
-	finish_rcuwait(&score->sleeper);
+	finish_rcuwait(&access->sleeper);
+	WRITE_ONCE(access->longest, max(access->longest, local_clock() - start));
 	return ret;
 }

@@ -2,8 +2,9 @@
 /*
  * What each vCPU of a device has outstanding and what it sleeps for.
  *
- * A score changes under the queue's lock.  Only its own vCPU sleeps on it, and
- * reads @data without the lock once @wait_for has become KVM_USER_NOTHING.
+ * A score changes under the queue's lock.  One task at a time sleeps on an
+ * access, and reads @data without the lock once @wait_for is KVM_USER_NOTHING:
+ * its vCPU on @running, a KVM_DEV_USER_RESUME on @parked.
  */
 #ifndef KVM_USER_SCOREBOARD_H
 #define KVM_USER_SCOREBOARD_H
@@ -14,27 +15,44 @@
 #include "queue.h"
 
 enum kvm_user_wait {
-	KVM_USER_NOTHING,	/* runs, or may run on */
+	KVM_USER_NOTHING,	/* complete, or never begun */
 	KVM_USER_SPACE,		/* @entry, a store, has no space in the queue */
 	KVM_USER_REPLY,		/* @entry, a load, has no reply */
 	KVM_USER_STORES,	/* the load has its reply, older stores have not */
+	KVM_USER_SHADOW,	/* as above, and the image will give the value */
 };
 
-struct kvm_user_score {
+struct kvm_user_access {
 	struct rcuwait sleeper;
 	struct kvm_user_entry *entry;
 	u64 data;		/* what the load gave */
-	u32 posted;		/* stores accepted and not yet replied to */
+	u64 longest;		/* wait so far, in ns; the sleeper's own */
 	enum kvm_user_wait wait_for;
+};
+
+struct kvm_user_score {
+	struct kvm_user_access running;	/* what KVM_RUN waits for */
+	struct kvm_user_access parked;	/* what a signal took out of KVM_RUN (B4) */
+	u64 shadow_hits;		/* its vCPU's own, no lock */
+	u32 posted;			/* stores accepted and not yet replied to */
+	bool is_parked;			/* @parked is not resumed yet */
+	bool resuming;			/* a task sleeps on @parked */
 } ____cacheline_aligned_in_smp;
 
 void kvm_user_score_init(struct kvm_user_score *score);
-void kvm_user_score_await(struct kvm_user_score *score, enum kvm_user_wait what,
-			  struct kvm_user_entry *entry);
-void kvm_user_score_admitted(struct kvm_user_score *score);
+struct kvm_user_access *kvm_user_score_access(struct kvm_user_score *score,
+					      const struct kvm_user_entry *entry);
+void kvm_user_score_store_posted(struct kvm_user_score *score);
 void kvm_user_score_store_done(struct kvm_user_score *score);
-void kvm_user_score_load_done(struct kvm_user_score *score, u64 data);
-void kvm_user_score_release(struct kvm_user_score *score, u64 data);
-int kvm_user_score_sleep(struct kvm_user_score *score, long timeout);
+bool kvm_user_score_stores_done(const struct kvm_user_score *score);
+void kvm_user_score_load_done(struct kvm_user_score *score,
+			      const struct kvm_user_entry *entry, u64 data);
+void kvm_user_score_park(struct kvm_user_score *score);
+
+void kvm_user_access_await(struct kvm_user_access *access, enum kvm_user_wait what,
+			   struct kvm_user_entry *entry);
+void kvm_user_access_finish(struct kvm_user_access *access, u64 data);
+int kvm_user_access_sleep(struct kvm_user_access *access, unsigned int state,
+			  long timeout);
 
 #endif /* KVM_USER_SCOREBOARD_H */

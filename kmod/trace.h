@@ -19,10 +19,13 @@
 TRACE_DEFINE_ENUM(KVM_USER_SPACE);
 TRACE_DEFINE_ENUM(KVM_USER_REPLY);
 TRACE_DEFINE_ENUM(KVM_USER_STORES);
+TRACE_DEFINE_ENUM(KVM_USER_SHADOW);
 
 #define kvm_user_show_wait(wait)					\
 	__print_symbolic(wait, { KVM_USER_SPACE, "space" },		\
-			 { KVM_USER_REPLY, "reply" }, { KVM_USER_STORES, "stores" })
+			 { KVM_USER_REPLY, "reply" },			\
+			 { KVM_USER_STORES, "stores" },			\
+			 { KVM_USER_SHADOW, "shadow" })
 
 DECLARE_EVENT_CLASS(kvm_user_request,
 	TP_PROTO(u32 dev, const struct kvm_user_request *request),
@@ -95,7 +98,7 @@ TRACE_EVENT(kvm_user_replied,
 		  kvm_user_show_type(__entry->type), __entry->data, __entry->ret)
 );
 
-/* A vCPU that slept goes on: @ret is 0, -ETIME or -EINTR. */
+/* A vCPU that slept goes on: @ret is 0, -ETIME, -EINTR or, parked, -ERESTARTSYS. */
 TRACE_EVENT(kvm_user_resumed,
 	TP_PROTO(u32 dev, u32 cpu, int ret),
 	TP_ARGS(dev, cpu, ret),
@@ -115,10 +118,10 @@ TRACE_EVENT(kvm_user_resumed,
 	TP_printk("dev=%u cpu=%u ret=%d", __entry->dev, __entry->cpu, __entry->ret)
 );
 
-/* A vCPU gives up what it waited for; seq 0 where its load had its reply. */
-TRACE_EVENT(kvm_user_retired,
-	TP_PROTO(u32 dev, u32 cpu, const struct kvm_user_score *score, int reason),
-	TP_ARGS(dev, cpu, score, reason),
+/* What a vCPU waits for; seq 0 where that is no request. */
+DECLARE_EVENT_CLASS(kvm_user_access,
+	TP_PROTO(u32 dev, u32 cpu, const struct kvm_user_access *access, int reason),
+	TP_ARGS(dev, cpu, access, reason),
 
 	TP_STRUCT__entry(
 		__field(u32, dev)
@@ -131,8 +134,8 @@ TRACE_EVENT(kvm_user_retired,
 	TP_fast_assign(
 		__entry->dev = dev;
 		__entry->cpu = cpu;
-		__entry->seq = score->entry ? score->entry->request.seq : 0;
-		__entry->wait_for = score->wait_for;
+		__entry->seq = access->entry ? access->entry->request.seq : 0;
+		__entry->wait_for = access->wait_for;
 		__entry->reason = reason;
 	),
 
@@ -140,13 +143,69 @@ TRACE_EVENT(kvm_user_retired,
 		  __entry->seq, kvm_user_show_wait(__entry->wait_for), __entry->reason)
 );
 
-/* The last close of the emulation descriptor. */
+/* It is given up. */
+DEFINE_EVENT(kvm_user_access, kvm_user_retired,
+	TP_PROTO(u32 dev, u32 cpu, const struct kvm_user_access *access, int reason),
+	TP_ARGS(dev, cpu, access, reason)
+);
+
+/* A signal took the vCPU out of KVM_RUN (B4). */
+DEFINE_EVENT(kvm_user_access, kvm_user_parked,
+	TP_PROTO(u32 dev, u32 cpu, const struct kvm_user_access *access, int reason),
+	TP_ARGS(dev, cpu, access, reason)
+);
+
+/* The shadow image answered a load (O4). */
+TRACE_EVENT(kvm_user_shadow_load,
+	TP_PROTO(u32 dev, u32 cpu, u32 range_id, u64 offset, int len, u64 data),
+	TP_ARGS(dev, cpu, range_id, offset, len, data),
+
+	TP_STRUCT__entry(
+		__field(u32, dev)
+		__field(u32, cpu)
+		__field(u64, offset)
+		__field(u64, data)
+		__field(u32, range_id)
+		__field(int, len)
+	),
+
+	TP_fast_assign(
+		__entry->dev = dev;
+		__entry->cpu = cpu;
+		__entry->offset = offset;
+		__entry->data = data;
+		__entry->range_id = range_id;
+		__entry->len = len;
+	),
+
+	TP_printk("dev=%u cpu=%u range=%u offset=0x%llx len=%d data=0x%llx", __entry->dev,
+		  __entry->cpu, __entry->range_id, __entry->offset, __entry->len,
+		  __entry->data)
+);
+
+/* The last close of the emulation descriptor; what will be delivered again. */
 TRACE_EVENT(kvm_user_closed,
-	TP_PROTO(u32 dev),
-	TP_ARGS(dev),
-	TP_STRUCT__entry(__field(u32, dev)),
-	TP_fast_assign(__entry->dev = dev;),
-	TP_printk("dev=%u", __entry->dev)
+	TP_PROTO(u32 dev, u32 on_close, u32 redelivered),
+	TP_ARGS(dev, on_close, redelivered),
+
+	TP_STRUCT__entry(
+		__field(u32, dev)
+		__field(u32, on_close)
+		__field(u32, redelivered)
+	),
+
+	TP_fast_assign(
+		__entry->dev = dev;
+		__entry->on_close = on_close;
+		__entry->redelivered = redelivered;
+	),
+
+	TP_printk("dev=%u %s redelivered=%u", __entry->dev,
+		  __print_symbolic(__entry->on_close,
+				   { KVM_USER_ON_CLOSE_ABORT, "abort" },
+				   { KVM_USER_ON_CLOSE_HOLD, "hold" },
+				   { KVM_USER_ON_CLOSE_EXIT, "exit" }),
+		  __entry->redelivered)
 );
 
 /* A range was placed, moved, or removed (len 0). */

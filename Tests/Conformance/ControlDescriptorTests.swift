@@ -49,8 +49,8 @@ struct ControlDescriptorTests {
         #expect("\(information.queueDepth)" == ModuleUnderTest.parameter("queue_depth"))
         #expect(information.maximumRanges == 64)
         #expect(information.maximumVirtualCPUs >= 255)
-        #expect(information.features == 0)
-        #expect(information.maximumShadowSize == 0)
+        #expect(information.features == 0xf)
+        #expect(information.maximumShadowSize == 1 << 20)
     }
 
     @Test(

@@ -307,7 +307,7 @@ struct EmulationDescriptorTests {
     func unknownCommand() throws {
         try ForwardedGuest.run { guest in
             let emulation = try guest.control.makeEmulationDescriptor()
-            for command: UInt in [0, 0xaeff, CKVMUSER_INFO, CKVMUSER_PA_RANGE] {
+            for command: UInt in [0, 0xaeff, CKVMUSER_RESUME, CKVMUSER_PA_RANGE] {
                 #expect(throws: Errno.inappropriateIOCTLForDevice) { try emulation.descriptor.ioctl(command) }
             }
         }

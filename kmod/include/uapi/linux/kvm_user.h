@@ -183,7 +183,8 @@ struct kvm_dev_user_park {
  * struct kvm_dev_user_resume - for KVM_DEV_USER_RESUME
  * @vcpu: in: index of the vCPU, in the order of creation
  * @pad: must be 0
- * @data: out: what the load gave, as in &kvm_user_request; 0 for a store
+ * @data: out: what the load gave; of less than 8 bytes the upper ones, and the
+ *	whole of a store, mean nothing
  */
 struct kvm_dev_user_resume {
 	__u32 vcpu;

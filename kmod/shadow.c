@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Shadow image and access map: see shadow.h.
+ *
+ * The image is a file of its own, so that a mapping keeps neither the emulation
+ * descriptor open nor the device.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/nospec.h>
+#include <linux/overflow.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/sort.h>
+#include <linux/vmalloc.h>
+
+#include "device.h"
+
+#define KVM_USER_SHADOW_WIDTHS	(1 | 2 | 4 | 8)
+
+static unsigned int max_shadow_size = SZ_1M;
+
+static int kvm_user_set_max_shadow_size(const char *val, const struct kernel_param *kp)
+{
+	return param_set_uint_minmax(val, kp, 0, SZ_1G);
+}
+
+static const struct kernel_param_ops kvm_user_max_shadow_size_ops = {
+	.set = kvm_user_set_max_shadow_size,
+	.get = param_get_uint,
+};
+
+module_param_cb(max_shadow_size, &kvm_user_max_shadow_size_ops, &max_shadow_size, 0644);
+MODULE_PARM_DESC(max_shadow_size, "largest shadow image of a device, in bytes");
+
+struct kvm_user_image {
+	struct file *file;	/* frees it at the last mapping's and device's end */
+	void *data;
+	u64 size;
+};
+
+static int kvm_user_image_release(struct inode *inode, struct file *file)
+{
+	struct kvm_user_image *image = file->private_data;
+
+	vfree(image->data);
+	kfree(image);
+	return 0;
+}
+
+static const struct file_operations kvm_user_image_fops = {
+	.owner = THIS_MODULE,
+	.release = kvm_user_image_release,
+};
+
+static struct kvm_user_image *kvm_user_image_alloc(u64 size)
+{
+	struct kvm_user_image *image = kzalloc(sizeof(*image), GFP_KERNEL_ACCOUNT);
+
+	if (!image)
+		return ERR_PTR(-ENOMEM);
+	image->size = size;
+	image->data = __vmalloc(size, GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN);
+	image->file = image->data ?
+		anon_inode_getfile("kvm-user-shadow", &kvm_user_image_fops, image, O_RDWR) :
+		ERR_PTR(-ENOMEM);
+	if (IS_ERR(image->file)) {
+		int ret = PTR_ERR(image->file);
+
+		vfree(image->data);
+		kfree(image);
+		return ERR_PTR(ret);
+	}
+	return image;
+}
+
+static void kvm_user_image_put(struct kvm_user_image *image)
+{
+	if (image)
+		fput(image->file);
+}
+
+static vm_fault_t kvm_user_image_fault(struct vm_fault *vmf)
+{
+	struct kvm_user_image *image = vmf->vma->vm_file->private_data;
+
+	/* mremap() may have made the mapping longer than the image. */
+	if (vmf->pgoff >= image->size >> PAGE_SHIFT)
+		return VM_FAULT_SIGBUS;
+	vmf->page = vmalloc_to_page(image->data + (vmf->pgoff << PAGE_SHIFT));
+	get_page(vmf->page);
+	return 0;
+}
+
+static int kvm_user_image_mprotect(struct vm_area_struct *vma, unsigned long start,
+				   unsigned long end, unsigned long flags)
+{
+	return flags & VM_EXEC ? -EPERM : 0;
+}
+
+static const struct vm_operations_struct kvm_user_image_vm_ops = {
+	.fault = kvm_user_image_fault,
+	.mprotect = kvm_user_image_mprotect,
+};
+
+/**
+ * kvm_user_shadow_init - a device without an image
+ * @shadow: zeroed memory
+ */
+void kvm_user_shadow_init(struct kvm_user_shadow *shadow)
+{
+	mutex_init(&shadow->lock);
+}
+
+/**
+ * kvm_user_shadow_destroy - let go of image and map
+ * @shadow: nobody uses it any more; mappings of the image may
+ */
+void kvm_user_shadow_destroy(struct kvm_user_shadow *shadow)
+{
+	kvfree(rcu_dereference_protected(shadow->map, true));
+	kvm_user_image_put(shadow->image);
+}
+
+/**
+ * kvm_user_shadow_max_size - bound of an image
+ *
+ * Return: bytes.
+ */
+u64 kvm_user_shadow_max_size(void)
+{
+	return READ_ONCE(max_shadow_size);
+}
+
+/**
+ * kvm_user_shadow_size - size of the present image
+ * @shadow: of a device
+ *
+ * Return: bytes, 0 if there is none.
+ */
+u64 kvm_user_shadow_size(struct kvm_user_shadow *shadow)
+{
+	u64 size;
+
+	mutex_lock(&shadow->lock);
+	size = shadow->image ? shadow->image->size : 0;
+	mutex_unlock(&shadow->lock);
+	return size;
+}
+
+/* Only kvm_user_shadow_mmap() makes the first mapping of an image. */
+static bool kvm_user_image_mapped(const struct kvm_user_image *image)
+{
+	return image && file_count(image->file) > 1;
+}
+
+/**
+ * kvm_user_shadow_resize - have a new image (KVM_DEV_USER_SHADOW_SIZE)
+ * @shadow: of a device
+ * @size: bytes
+ *
+ * Return: 0; -EINVAL: not a multiple of pages, or 0; -E2BIG: above the bound;
+ * -EBUSY: the old image is mapped or has a map; -ENOMEM, -ENFILE.
+ */
+int kvm_user_shadow_resize(struct kvm_user_shadow *shadow, u64 size)
+{
+	struct kvm_user_image *new, *old;
+	bool busy;
+
+	if (!size || !PAGE_ALIGNED(size))
+		return -EINVAL;
+	if (size > kvm_user_shadow_max_size())
+		return -E2BIG;
+	new = kvm_user_image_alloc(size);
+	if (IS_ERR(new))
+		return PTR_ERR(new);
+
+	mutex_lock(&shadow->lock);
+	old = shadow->image;
+	busy = rcu_access_pointer(shadow->map) || kvm_user_image_mapped(old);
+	if (!busy)
+		shadow->image = new;
+	mutex_unlock(&shadow->lock);
+
+	if (busy) {
+		kvm_user_image_put(new);
+		return -EBUSY;
+	}
+	/* A load may still have the last map, which was emptied just now. */
+	if (old)
+		synchronize_rcu();
+	kvm_user_image_put(old);
+	return 0;
+}
+
+/**
+ * kvm_user_shadow_mmap - map the image, or a part of it
+ * @shadow: of a device
+ * @vma: as mmap(2) made it
+ *
+ * Return: 0; -EINVAL: private, or beyond the image; -EPERM: executable.
+ */
+int kvm_user_shadow_mmap(struct kvm_user_shadow *shadow, struct vm_area_struct *vma)
+{
+	struct kvm_user_image *image;
+	int ret = -EINVAL;
+
+	if (!(vma->vm_flags & VM_SHARED))
+		return -EINVAL;
+	if (vma->vm_flags & VM_EXEC)
+		return -EPERM;
+
+	mutex_lock(&shadow->lock);
+	image = shadow->image;
+	if (image && vma->vm_pgoff < image->size >> PAGE_SHIFT &&
+	    vma_pages(vma) <= (image->size >> PAGE_SHIFT) - vma->vm_pgoff) {
+		vma_set_file(vma, image->file);
+		vma->vm_ops = &kvm_user_image_vm_ops;
+		ret = 0;
+	}
+	mutex_unlock(&shadow->lock);
+	return ret;
+}
+
+/**
+ * kvm_user_map_alloc - room for an access map
+ * @nr_entries: 1 to KVM_USER_MAX_SHADOW_ENTRIES
+ *
+ * Return: a map whose entries are to be filled in, or NULL.
+ */
+struct kvm_user_map *kvm_user_map_alloc(u32 nr_entries)
+{
+	struct kvm_user_map *map;
+
+	map = kvmalloc(struct_size(map, entries, nr_entries),
+		       GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (map)
+		map->nr_entries = nr_entries;
+	return map;
+}
+
+static int kvm_user_map_compare(const void *a, const void *b)
+{
+	const struct kvm_user_shadow_entry *x = a, *y = b;
+
+	if (x->range_id != y->range_id)
+		return x->range_id < y->range_id ? -1 : 1;
+	if (x->offset != y->offset)
+		return x->offset < y->offset ? -1 : 1;
+	return 0;
+}
+
+static bool kvm_user_map_entry_valid(const struct kvm_user_shadow_entry *entry,
+				     u64 image_size)
+{
+	u64 end;
+
+	return entry->range_id < KVM_USER_MAX_RANGES &&
+	       entry->sizes && !(entry->sizes & ~KVM_USER_SHADOW_WIDTHS) &&
+	       entry->len && !check_add_overflow(entry->offset, entry->len, &end) &&
+	       entry->image_offset < image_size &&
+	       entry->len <= image_size - entry->image_offset;
+}
+
+/* Puts the entries in order, and says whether they can be served. */
+static bool kvm_user_map_prepare(struct kvm_user_map *map, u64 image_size)
+{
+	const struct kvm_user_shadow_entry *entry = map->entries;
+	u32 i;
+
+	for (i = 0; i < map->nr_entries; i++)
+		if (!kvm_user_map_entry_valid(&entry[i], image_size))
+			return false;
+	sort(map->entries, map->nr_entries, sizeof(*entry), kvm_user_map_compare, NULL);
+	for (i = 1; i < map->nr_entries; i++)
+		if (entry[i].range_id == entry[i - 1].range_id &&
+		    entry[i].offset - entry[i - 1].offset < entry[i - 1].len)
+			return false;
+	return true;
+}
+
+/* With @map NULL, empties it.  Loads that are under way see the old or the new. */
+static void kvm_user_shadow_replace_map(struct kvm_user_shadow *shadow,
+					struct kvm_user_map *map)
+{
+	struct kvm_user_map *old;
+
+	old = rcu_replace_pointer(shadow->map, map, lockdep_is_held(&shadow->lock));
+	if (old)
+		kvfree_rcu(old, rcu);
+}
+
+/**
+ * kvm_user_shadow_set_map - replace the access map (KVM_DEV_USER_SHADOW_CTRL)
+ * @shadow: of a device
+ * @map: as user space gave it; belongs to @shadow or is freed afterwards
+ *
+ * Return: 0; -EINVAL: a bad entry, or two that overlap.
+ */
+int kvm_user_shadow_set_map(struct kvm_user_shadow *shadow, struct kvm_user_map *map)
+{
+	bool valid;
+
+	mutex_lock(&shadow->lock);
+	valid = shadow->image && kvm_user_map_prepare(map, shadow->image->size);
+	if (valid) {
+		map->data = shadow->image->data;
+		kvm_user_shadow_replace_map(shadow, map);
+	}
+	mutex_unlock(&shadow->lock);
+	if (!valid)
+		kvfree(map);
+	return valid ? 0 : -EINVAL;
+}
+
+/**
+ * kvm_user_shadow_clear_map - have no load served from the image
+ * @shadow: of a device
+ */
+void kvm_user_shadow_clear_map(struct kvm_user_shadow *shadow)
+{
+	mutex_lock(&shadow->lock);
+	kvm_user_shadow_replace_map(shadow, NULL);
+	mutex_unlock(&shadow->lock);
+}
+
+/* Where a load is answered from, or NULL: the last entry that begins at or before it. */
+static const void *kvm_user_map_find(const struct kvm_user_map *map, u32 range_id,
+				     u64 offset, int len)
+{
+	const struct kvm_user_shadow_entry key = { .range_id = range_id, .offset = offset };
+	const struct kvm_user_shadow_entry *entry;
+	u32 first = 0, end = map->nr_entries;
+	u64 at;
+
+	while (first < end) {
+		u32 middle = first + (end - first) / 2;
+
+		if (kvm_user_map_compare(&map->entries[middle], &key) <= 0)
+			first = middle + 1;
+		else
+			end = middle;
+	}
+	if (!first)
+		return NULL;
+	entry = &map->entries[first - 1];
+	if (entry->range_id != range_id || !(entry->sizes & len))
+		return NULL;
+	at = offset - entry->offset;
+	if (at >= entry->len || len > entry->len - at)
+		return NULL;
+	at = array_index_nospec(at, entry->len);
+	if (!IS_ALIGNED(offset, len) || !IS_ALIGNED(entry->image_offset + at, len))
+		return NULL;
+	return map->data + entry->image_offset + at;
+}
+
+/* Single-copy atomic: one load of the processor's, since @at is aligned to @len. */
+static u64 kvm_user_image_read(const void *at, int len)
+{
+	switch (len) {
+	case 1:
+		return READ_ONCE(*(const u8 *)at);
+	case 2:
+		return READ_ONCE(*(const u16 *)at);
+	case 4:
+		return READ_ONCE(*(const u32 *)at);
+	default:
+		return READ_ONCE(*(const u64 *)at);
+	}
+}
+
+/**
+ * kvm_user_shadow_covers - would kvm_user_shadow_read() answer a load?
+ * @shadow: of a device
+ * @range_id: the range
+ * @offset: in that range
+ * @len: bytes
+ *
+ * Return: true if so, with the present map.
+ */
+bool kvm_user_shadow_covers(struct kvm_user_shadow *shadow, u32 range_id, u64 offset,
+			    int len)
+{
+	u64 data;
+
+	return kvm_user_shadow_read(shadow, range_id, offset, len, &data);
+}
+
+/**
+ * kvm_user_shadow_read - answer a load from the image
+ * @shadow: of a device
+ * @range_id: the range
+ * @offset: in that range
+ * @len: bytes
+ * @data: gets the value
+ *
+ * Return: false if the access map does not cover the load.
+ */
+bool kvm_user_shadow_read(struct kvm_user_shadow *shadow, u32 range_id, u64 offset,
+			  int len, u64 *data)
+{
+	const struct kvm_user_map *map;
+	const void *at = NULL;
+
+	rcu_read_lock();
+	map = rcu_dereference(shadow->map);
+	if (map)
+		at = kvm_user_map_find(map, range_id, offset, len);
+	if (at)
+		*data = kvm_user_image_read(at, len);
+	rcu_read_unlock();
+	return at;
+}
