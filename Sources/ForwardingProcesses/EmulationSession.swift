@@ -4,7 +4,7 @@
 
 public import DeviceEmulation
 import Glibc
-import LinuxSystem
+public import LinuxSystem
 public import Logging
 import MMIOForwarding
 public import ReferenceDevices
@@ -77,7 +77,7 @@ public struct EmulationSession: Sendable {
         let handover = try Handover(receivingFrom: socket)
         let signals = try SignalDescriptor(taking: [SIGINT, SIGTERM])
         return try serve(
-            handover, until: signals, or: socket.descriptor.rawValue, recordingIn: record.file, logger)
+            handover, until: signals, or: socket.descriptor.rawValue, recordingIn: Box(record.file), logger)
     }
 
     /// Takes what the VMM hands over.
@@ -108,12 +108,13 @@ public struct EmulationSession: Sendable {
     /// Serves until a signal comes, or something else that can be waited for.
     private func serve(
         _ handover: consuming Handover, until signals: borrowing SignalDescriptor, or other: CInt? = nil,
-        recordingIn file: borrowing OwnedDescriptor? = nil, observer: RequestObserver? = nil, _ logger: Logger
+        recordingIn file: Box<OwnedDescriptor>? = nil, observer: RequestObserver? = nil, _ logger: Logger
     ) throws -> Report {
         let emulation = handover.emulation
         var line: EventInterruptLine?
         if let interrupt = handover.interrupt { line = EventInterruptLine(interrupt) }
-        let transmit: @Sendable (UInt8) -> Void = { putchar(CInt($0)) }
+        // Unbuffered: a process that is killed has lost nothing that it had sent.
+        let transmit: @Sendable (UInt8) -> Void = { _ = try? FileDescriptor.standardOutput.writeAll([$0]) }
         return try serve(
             device.make(.init(interrupt: line, transmit: transmit)), on: emulation, until: signals, or: other,
             recordingIn: file, observer, logger)
@@ -121,11 +122,14 @@ public struct EmulationSession: Sendable {
 
     private func serve(
         _ device: some MMIODevice & Sendable, on emulation: borrowing EmulationDescriptor,
-        until signals: borrowing SignalDescriptor, or other: CInt?, recordingIn file: borrowing OwnedDescriptor?,
+        until signals: borrowing SignalDescriptor, or other: CInt?, recordingIn file: Box<OwnedDescriptor>?,
         _ observer: RequestObserver?, _ logger: Logger
     ) throws -> Report {
         var record: DeviceRecord?
-        if let file { record = try DeviceRecord(in: file, of: device, queueDepth: queueDepth) }
+        if let file {
+            let depth = try emulation.information().queueDepth
+            record = try DeviceRecord(in: file.value, of: device, queueDepth: Int(depth))
+        }
         let shared = SharedDevice(device, record: record)
         let stopper = try Stopper(on: [signals.descriptor.rawValue] + (other.map { [$0] } ?? [])) { shared.stop() }
         let end = Result { try run(threads, shared, on: emulation, observer, logger) }

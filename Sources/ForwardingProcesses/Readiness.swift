@@ -8,11 +8,13 @@ import SystemPackage
 
 /// Waits until one of the descriptors can be read, or has been closed at its other end. C: `poll`.
 ///
-/// - Parameter descriptors: open descriptors.
-/// - Returns: for each, whether it is so.
+/// - Parameters:
+///   - descriptors: open descriptors.
+///   - milliseconds: how long; -1 for ever.
+/// - Returns: for each, whether it is so; for none if the time ran out.
 /// - Throws: errno of the call.
-func waitForAny(of descriptors: [CInt]) throws(Errno) -> [Bool] {
+func waitForAny(of descriptors: [CInt], milliseconds: CInt = -1) throws(Errno) -> [Bool] {
     var entries = descriptors.map { pollfd(fd: $0, events: CShort(POLLIN), revents: 0) }
-    try systemCall(onInterrupt: .retry) { unsafe poll(&entries, nfds_t(entries.count), -1) }
+    try systemCall(onInterrupt: .retry) { unsafe poll(&entries, nfds_t(entries.count), milliseconds) }
     return entries.map { $0.revents != 0 }
 }

@@ -31,6 +31,20 @@ public struct EmulationDescriptor: ~Copyable, Sendable {
         EmulationDescriptor(adopting: try descriptor.duplicate())
     }
 
+    /// What the device offers. C: `KVM_DEV_USER_INFO`.
+    ///
+    /// - Throws: ``ForwardingError``: ENODEV if the virtual machine is gone, ENOTTY from a module without optional
+    ///   parts.
+    public func information() throws(ForwardingError) -> DeviceInformation {
+        var raw = kvm_dev_user_info()
+        do {
+            try descriptor.ioctl(CKVMUSER_INFO, &raw)
+        } catch {
+            throw ForwardingError(call: "KVM_DEV_USER_INFO", errno: error)
+        }
+        return DeviceInformation(raw)
+    }
+
     /// Takes pending requests, oldest first, waiting for one if there is none. C: `read`.
     ///
     /// - Parameter requests: room for 1 request or more.

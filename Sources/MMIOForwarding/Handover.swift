@@ -55,6 +55,16 @@ public import SystemPackage
     }
 }
 
+extension Handover {
+    /// Sends on what was received, and keeps nothing of it. C: `sendmsg`.
+    ///
+    /// - Parameter socket: connected to the process that will serve the device.
+    /// - Throws: errno of the call: EPIPE if the process is gone.
+    public consuming func pass(over socket: borrowing UnixSocket) throws(Errno) {
+        try Self.send(emulation, interrupt: interrupt?.descriptor.rawValue, over: socket)
+    }
+}
+
 /// Another descriptor of the same device, over the connection that brought the first.
 ///
 /// Only the VMM can make one, so whoever keeps a device emulated asks it: the bytes "mmiofd another 1", once the last

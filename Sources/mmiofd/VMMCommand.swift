@@ -66,8 +66,9 @@ struct VMMCommand: ParsableCommand {
         help: ArgumentHelp(
             "What accesses get when the emulation process is gone: abort, loads read all-ones and stores are dropped; "
                 + "hold, they wait for `mmiofd emulate --reattach` to bring another process; exit, they come to the "
-                + "VMM, which counts them.", valueName: "policy"))
-    var onClose = ClosePolicy.abort
+                + "VMM, which counts them. (default: abort)", valueName: "policy"),
+        transform: Self.policy)
+    var onClose: ClosePolicy?
 
     @OptionGroup var output: OutputOptions
     @OptionGroup var log: LogOptions
@@ -99,7 +100,7 @@ struct VMMCommand: ParsableCommand {
         do {
             return try VMMSession(
                 DevicePlacement(device.device, vcpus: vcpus), running: steps, seed: seed, timeout: timeout.duration,
-                onClose: onClose)
+                onClose: onClose ?? .abort)
         } catch {
             throw ValidationError("\(error)")
         }
@@ -110,6 +111,13 @@ struct VMMCommand: ParsableCommand {
             throw ValidationError("'\(text)' is no mode; 0660 is one")
         }
         return mode
+    }
+
+    private static func policy(_ name: String) throws -> ClosePolicy {
+        guard let policy = ClosePolicy(rawValue: name) else {
+            throw ValidationError("there is no policy '\(name)'; there are abort, hold and exit")
+        }
+        return policy
     }
 
     private static func group(_ text: String) throws -> UInt32 {
@@ -166,8 +174,6 @@ struct VMMCommand: ParsableCommand {
 extension RequestCounts {
     fileprivate var json: JSONValue { .object(["loads": .integer(loads), "stores": .integer(stores)]) }
 }
-
-extension ClosePolicy: ExpressibleByArgument {}
 
 /// A time limit on the command line: seconds, or none.
 enum TimeLimit: ExpressibleByArgument, CustomStringConvertible {

@@ -22,16 +22,19 @@ struct KillableEmulation: ~Copyable {
     init() throws {
         let size =
             MemoryLayout<killable_record>.stride
-            + Int(KILLABLE_REQUESTS.rawValue) * MemoryLayout<kvm_user_request>.stride
+            + KILLABLE_REQUESTS * MemoryLayout<kvm_user_request>.stride
         let file = try OwnedDescriptor.memoryFile(count: size)
-        record = try MemoryMapping(mapping: file, count: size)
+        let record = try MemoryMapping(mapping: file, count: size)
         let pair = try UnixSocket.pair()
+        let here = pair.first
+        let there = pair.second
+        try here.send([0], descriptors: [file.rawValue])
         parent = try ChildProcess(
             Self.program, [],
             descriptors: .init(
-                input: pair.second.descriptor.rawValue, output: STDOUT_FILENO, error: STDERR_FILENO))
-        socket = pair.first
-        try socket.send([0], descriptors: [file.rawValue])
+                input: there.descriptor.rawValue, output: STDOUT_FILENO, error: STDERR_FILENO))
+        socket = here
+        self.record = record
     }
 
     deinit {
@@ -80,7 +83,7 @@ struct KillableEmulation: ~Copyable {
         // SAFETY: the mapping is a killable_record and then requests, and its only writer is gone.
         let header = unsafe record.baseAddress.assumingMemoryBound(to: killable_record.self)
         let first = unsafe UnsafeRawPointer(header + 1).assumingMemoryBound(to: kvm_user_request.self)
-        let count = unsafe Int(min(header.pointee.recorded, KILLABLE_REQUESTS.rawValue))
+        let count = unsafe min(Int(header.pointee.recorded), KILLABLE_REQUESTS)
         let requests = unsafe UnsafeBufferPointer(start: first, count: count).map { ForwardedRequest(raw: $0) }
         return unsafe (requests, Int(header.pointee.replied))
     }

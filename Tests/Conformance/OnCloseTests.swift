@@ -19,7 +19,8 @@ struct OnCloseTests {
     @Test("INFO has the feature bit of ON_CLOSE")
     func feature() throws {
         try ForwardedGuest.run { guest in
-            #expect(try guest.control.information().features & CKVMUSER_FEATURE_ON_CLOSE != 0)
+            let information = try guest.control.information()
+            #expect(information.features & CKVMUSER_FEATURE_ON_CLOSE != 0)
         }
     }
 
@@ -27,7 +28,7 @@ struct OnCloseTests {
         "ON_CLOSE: an unknown policy and padding are EINVAL, and the policy stays",
         arguments: [(3, 0), (UInt32.max, 0), (0, 1), (2, 1), (1, UInt32.max)] as [(UInt32, UInt32)])
     func badArgument(policy: UInt32, pad: UInt32) throws {
-        try expectRefusal(.invalidArgument) { descriptor throws(Errno) in
+        try expectRefusal(.invalidArgument) { descriptor in
             var raw = kvm_dev_user_on_close(policy: policy, pad: pad)
             try descriptor.ioctl(CKVMUSER_ON_CLOSE, &raw)
         }
@@ -35,18 +36,14 @@ struct OnCloseTests {
 
     @Test("ON_CLOSE: a bad pointer is EFAULT, and the policy stays", arguments: [0, 8, 0xffff_8000_0000_0000, UInt.max])
     func badPointer(pointer: UInt) throws {
-        try expectRefusal(.badAddress) { descriptor throws(Errno) in
-            try descriptor.ioctl(CKVMUSER_ON_CLOSE, pointer)
-        }
+        try expectRefusal(.badAddress) { descriptor in try descriptor.ioctl(CKVMUSER_ON_CLOSE, pointer) }
     }
 
     /// Expects that a call fails and that the policy EXIT, set before, still counts.
-    private func expectRefusal(
-        _ errno: Errno, _ call: (borrowing OwnedDescriptor) throws(Errno) -> Void
-    ) throws {
+    private func expectRefusal(_ errno: Errno, _ call: (borrowing OwnedDescriptor) throws -> Void) throws {
         try ForwardedGuest.run { guest in
             try guest.control.setOnClose(policy: .exit)
-            #expect(throws: errno) { () throws(Errno) in try call(guest.control.descriptor) }
+            #expect(throws: errno) { try call(guest.control.descriptor) }
             try guest.perform(.deviceStore(1))
             #expect(guest.exits.count == 1)
         }
