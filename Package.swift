@@ -91,7 +91,8 @@ let package = Package(
 
         .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem", system], swiftSettings: strict),
         .testTarget(name: "KVMTests", dependencies: ["KVM", "GuestPrograms", system], swiftSettings: strict),
-        .testTarget(name: "MMIOForwardingTests", dependencies: ["MMIOForwarding"], swiftSettings: strict),
+        .testTarget(
+            name: "MMIOForwardingTests", dependencies: ["MMIOForwarding", "LinuxSystem", system], swiftSettings: strict),
         .testTarget(
             name: "DeviceEmulationTests",
             dependencies: ["DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "LinuxSystem", system],

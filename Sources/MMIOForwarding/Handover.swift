@@ -56,11 +56,11 @@ public import SystemPackage
 }
 
 extension Handover {
-    /// Sends on what was received, and keeps nothing of it. C: `sendmsg`.
+    /// Sends copies of what was received on to another process. C: `sendmsg`.
     ///
     /// - Parameter socket: connected to the process that will serve the device.
     /// - Throws: errno of the call: EPIPE if the process is gone.
-    public consuming func pass(over socket: borrowing UnixSocket) throws(Errno) {
+    public func pass(over socket: borrowing UnixSocket) throws(Errno) {
         try Self.send(emulation, interrupt: interrupt?.descriptor.rawValue, over: socket)
     }
 }

@@ -280,7 +280,7 @@ struct OnCloseTests {
         }
     }
 
-    @Test("HOLD: the time limit counts from the access on, the close does not extend it; then all fail at once (B3)")
+    @Test("HOLD: a load waits no longer than the time limit, and then nothing does until a process shows that it lives (B3)")
     func heldTooLong() throws {
         try ForwardedGuest.run(timeout: .milliseconds(300)) { guest in
             try guest.control.setOnClose(policy: .hold)

@@ -85,15 +85,18 @@ private final class BusyGuest: Sendable {
         let expected = Expected()
         self.expected = expected
         tasks = try (0..<Self.vcpus).map { index in
-            try BackgroundTask { try Self.run(index, in: machine, expected) }
+            // Made in order: that is how the kernel counts them.
+            let vcpu = Box(Mutex(try machine.makeVirtualCPU(index: index)))
+            return try BackgroundTask { try Self.run(index, on: vcpu, in: machine, expected) }
         }
     }
 
     /// Runs programs until it is told to stop.
     ///
     /// - Returns: how many.
-    private static func run(_ index: UInt32, in machine: GuestMachine, _ expected: Expected) throws -> Int {
-        var vcpu = try machine.makeVirtualCPU(index: index)
+    private static func run(
+        _ index: UInt32, on vcpu: Box<Mutex<VirtualCPU>>, in machine: GuestMachine, _ expected: Expected
+    ) throws -> Int {
         var memory = [UInt8](repeating: 0, count: Int(window.stride))
         let base = ForwardedGuest.base + window.stride * UInt64(index)
         func run(_ program: GuestProgram, count: Int, seed: UInt64) throws {
@@ -101,8 +104,10 @@ private final class BusyGuest: Sendable {
                 target: base + window.start, count: count, seed: seed, window: window.count)
             let accesses = Array(program.accesses(arguments))
             expected.accesses.withLock { $0[Int(index)] += accesses }
-            try machine.load(program, arguments, on: &vcpu)
-            try vcpu.runProgram()
+            try vcpu.value.withLock { vcpu in
+                try machine.load(program, arguments, on: &vcpu)
+                try vcpu.runProgram()
+            }
             let results = try machine.results(of: index)
             let values = accesses.compactMap { perform($0, at: Int($0.address - base), on: &memory) }
             guard results.values == values, results.checksum == GuestResults.checksum(of: values) else {
