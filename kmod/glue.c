@@ -52,11 +52,24 @@ static unsigned int device_type = KVM_DEV_TYPE_ARM_PV_TIME;
 module_param(device_type, uint, 0444);
 MODULE_PARM_DESC(device_type, "number for KVM_CREATE_DEVICE; one that x86 leaves unused");
 
+#ifdef KVM_USER_TEST
+static char *lacks;
+module_param(lacks, charp, 0444);
+MODULE_PARM_DESC(lacks, "behave as on a kernel that does not have this function");
+#else
+static const char *const lacks;
+#endif
+
+static int kvm_user_probe(struct kprobe *probe)
+{
+	return lacks && !strcmp(probe->symbol_name, lacks) ? -ENOENT : register_kprobe(probe);
+}
+
 static void *kvm_user_find(const char *symbol)
 {
 	/* Disabled: no code is patched, the address is all that is wanted. */
 	struct kprobe probe = { .symbol_name = symbol, .flags = KPROBE_FLAG_DISABLED };
-	int ret = register_kprobe(&probe);
+	int ret = kvm_user_probe(&probe);
 
 	if (ret) {
 		pr_err("cannot attach to this kernel's KVM: no %s (%d)\n", symbol, ret);

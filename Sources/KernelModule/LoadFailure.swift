@@ -65,6 +65,11 @@ struct LoadFailure {
             )
         case .invalidArgument:
             ("a parameter has a value that it refuses, or the file is damaged", "the kernel log says which")
+        case .notSupported where name == ForwardingModule.name:
+            (
+                "this kernel's KVM does not have a function that it needs, and the kernel log names it",
+                "use Linux 6.1 or 6.12 as Debian has them, or the lab"
+            )
         case .operationNotSupportedByDevice, .notSupported, Errno(rawValue: EIO):
             (
                 "this CPU does not offer what it drives, or the firmware switched it off",

@@ -25,7 +25,7 @@ struct LoadFailureTests {
             (EPERM, "lacks CAP_SYS_MODULE"),
             (EINVAL, "a parameter has a value that it refuses"),
             (ENODEV, "this CPU does not offer"),
-            (EOPNOTSUPP, "this CPU does not offer"),
+            (EOPNOTSUPP, "KVM does not have a function that it needs"),
             (EBUSY, "under way"),
             (ENOSYS, "without loadable modules"),
             (ENOMEM, "no memory"),
