@@ -61,7 +61,10 @@ extension Handover {
     /// - Parameter socket: connected to the process that will serve the device.
     /// - Throws: errno of the call: EPIPE if the process is gone.
     public func pass(over socket: borrowing UnixSocket) throws(Errno) {
-        try Self.send(emulation, interrupt: interrupt?.descriptor.rawValue, over: socket)
+        switch interrupt {
+        case .some(let event): try Self.send(emulation, interrupt: event.descriptor.rawValue, over: socket)
+        case .none: try Self.send(emulation, over: socket)
+        }
     }
 }
 

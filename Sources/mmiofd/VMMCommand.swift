@@ -156,8 +156,9 @@ struct VMMCommand: ParsableCommand {
         return .object([
             "held": .boolean(guest.allHeld),
             "accesses": .integer(guest.accesses),
-            "requests": guest.requests.json,
-            "unforwarded": guest.unforwarded.json,
+            "requests": .object(["loads": .integer(guest.requests.loads), "stores": .integer(guest.requests.stores)]),
+            "unforwarded_loads": .integer(guest.unforwarded.loads),
+            "unforwarded_stores": .integer(guest.unforwarded.stores),
             "checks": .integer(guest.checks),
             "mismatches": .integer(guest.mismatchCount),
             "mismatch_list": .array(guest.mismatches.map { .string($0) }),
@@ -169,10 +170,6 @@ struct VMMCommand: ParsableCommand {
             ]),
         ])
     }
-}
-
-extension RequestCounts {
-    fileprivate var json: JSONValue { .object(["loads": .integer(loads), "stores": .integer(stores)]) }
 }
 
 /// A time limit on the command line: seconds, or none.

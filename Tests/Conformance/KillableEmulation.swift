@@ -49,9 +49,10 @@ struct KillableEmulation: ~Copyable {
     ///   - emulation: the device.
     ///   - batch: how many requests it reads at once.
     ///   - replies: how many replies it writes at once.
+    ///   - pause: microseconds that it waits between carrying out and replying.
     /// - Returns: its process id.
-    func start(_ emulation: consuming EmulationDescriptor, batch: Int, replies: Int) throws -> pid_t {
-        let order = killable_order(batch: UInt32(batch), replies: UInt32(replies))
+    func start(_ emulation: consuming EmulationDescriptor, batch: Int, replies: Int, pause: Int = 0) throws -> pid_t {
+        let order = killable_order(batch: UInt32(batch), replies: UInt32(replies), pause: UInt32(pause))
         let bytes = unsafe withUnsafeBytes(of: order) { unsafe Array($0) }
         try socket.send(bytes, descriptors: [emulation.descriptor.rawValue])
         close(emulation)

@@ -22,8 +22,10 @@ struct RecoveryTests {
         var random = SeededGenerator(state: 0xf1)
         for round in 0..<1000 {
             let (batch, replies) = (Int.random(in: 1...64, using: &random), Int.random(in: 1...16, using: &random))
+            // Half of them are slow, to be killed with much in hand.
+            let pause = Bool.random(using: &random) ? Int.random(in: 100...2000, using: &random) : 0
             let process = try emulations.start(
-                try guest.control.makeEmulationDescriptor(), batch: batch, replies: replies)
+                try guest.control.makeEmulationDescriptor(), batch: batch, replies: replies, pause: pause)
             if round % 2 == 0 {
                 // However slow the machine is: after so many requests.
                 let count = Int.random(in: 1...100, using: &random)
@@ -47,7 +49,7 @@ struct RecoveryTests {
 
         #expect(guest.missing == 0)
         #expect(rounds.allSatisfy { $0 > 1 }, "\(rounds)")
-        // Most were killed with something in hand.
+        // Many were killed with something in hand.
         #expect(ledger.redelivered > 500)
         let counters = try DebugCounters.ofNewestDevice()
         #expect(try #require(counters["redelivered"]) >= ledger.redelivered)

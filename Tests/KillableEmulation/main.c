@@ -94,6 +94,8 @@ static _Noreturn void serve(int emulation, const struct killable_order *order)
 		__atomic_store_n(&record->recorded, at + count, __ATOMIC_RELEASE);
 		for (uint32_t i = 0; i < count; i++)
 			carry_out(&batch[i]);
+		if (order->pause > 0)
+			usleep(order->pause);
 		for (uint32_t done = 0; done < count; done += order->replies) {
 			uint32_t rest = count - done;
 

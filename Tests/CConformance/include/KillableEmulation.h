@@ -34,6 +34,8 @@ struct killable_order {
 	uint32_t batch;
 	/// Replies that it writes at once, 1 to KILLABLE_BATCH; in the order of the requests.
 	uint32_t replies;
+	/// Microseconds that it waits before it replies to what it has read and carried out.
+	uint32_t pause;
 };
 
 /// Outlives the children: what the present one has done, and the device's memory.  What follows in the file are
