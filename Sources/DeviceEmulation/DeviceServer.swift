@@ -176,7 +176,8 @@ public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTra
         shared.withDevice { device in
             for index in 0..<count {
                 let request = requests[index]
-                let result = record?.recall(request, counting: &counters)
+                let result =
+                    record?.recall(request, counting: &counters)
                     ?? device.execute(request, counting: &counters)
                 replies[index] = request.reply(result.value)
                 outcomes[index] = result.outcome

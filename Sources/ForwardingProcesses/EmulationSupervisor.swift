@@ -31,6 +31,8 @@ package struct EmulationSupervisor: ~Copyable {
     private let record: SupervisedRecord
     private let start: (CInt) throws -> ChildProcess
     private let logger: Logger
+    /// Connected to the present process, which ends when this does.
+    private var link: UnixSocket?
     private var restarts = 0
     private var isStopping = false
     private var isMachineGone = false
@@ -104,7 +106,7 @@ package struct EmulationSupervisor: ~Copyable {
     // MARK: Processes
 
     /// Starts a process for the device, and keeps no copy of its descriptor.
-    private func launch(_ handover: consuming Handover) throws -> ChildProcess {
+    private mutating func launch(_ handover: consuming Handover) throws -> ChildProcess {
         let pair = try UnixSocket.pair()
         let here = pair.first
         let there = pair.second
@@ -113,6 +115,7 @@ package struct EmulationSupervisor: ~Copyable {
         // It has not read anything yet, but what is here has room in the socket.
         try record.send(over: here)
         try handover.pass(over: here)
+        link = consume here
         return process
     }
 

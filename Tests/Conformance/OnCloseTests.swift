@@ -34,7 +34,8 @@ struct OnCloseTests {
         }
     }
 
-    @Test("ON_CLOSE: a bad pointer is EFAULT, and the policy stays", arguments: [0, 8, 0xffff_8000_0000_0000, UInt.max])
+    @Test(
+        "ON_CLOSE: a bad pointer is EFAULT, and the policy stays", arguments: [0, 8, 0xffff_8000_0000_0000, UInt.max])
     func badPointer(pointer: UInt) throws {
         try expectRefusal(.badAddress) { descriptor in try descriptor.ioctl(CKVMUSER_ON_CLOSE, pointer) }
     }
@@ -280,7 +281,7 @@ struct OnCloseTests {
         }
     }
 
-    @Test("HOLD: a load waits no longer than the time limit, and then nothing does until a process shows that it lives (B3)")
+    @Test("HOLD: a load waits up to the time limit, and then nothing does until a process shows that it lives (B3)")
     func heldTooLong() throws {
         try ForwardedGuest.run(timeout: .milliseconds(300)) { guest in
             try guest.control.setOnClose(policy: .hold)
