@@ -39,10 +39,20 @@ public final class DeviceRecord: Sendable {
         let recorded: [UInt64: UInt64]
     }
 
+    /// Makes the file of a device that no process has served yet. C: `memfd_create`.
+    ///
+    /// It lasts as long as somebody has it open or mapped: whoever starts the processes, say.
+    ///
+    /// - Throws: errno of the call, EMFILE above all.
+    public static func makeFile() throws(Errno) -> OwnedDescriptor {
+        // The heads: they are read at any time, and all else is added by the first process.
+        try OwnedDescriptor.memoryFile(count: RecordFile.repliesStart)
+    }
+
     /// Maps a file, and finds in it what the processes before have left.
     ///
     /// - Parameters:
-    ///   - descriptor: a file, empty at first, that only processes of the same device map, one at a time.
+    ///   - descriptor: from ``makeFile()``; only processes of the same device map it, one at a time.
     ///   - device: a device of the type that is served.
     ///   - queueDepth: how many requests may be without a reply at a time, `DeviceInformation.queueDepth`; the same
     ///     for all processes.
@@ -61,7 +71,7 @@ public final class DeviceRecord: Sendable {
 
     /// Reads how far the process that maps a file has come, while it runs or after.
     ///
-    /// - Parameter descriptor: a file that one process has been given.
+    /// - Parameter descriptor: from ``makeFile()``.
     /// - Returns: how many batches were committed, and what had been counted by then.
     /// - Throws: errno of the call.
     public static func progress(
@@ -127,7 +137,7 @@ private struct RecordFile: ~Copyable, Sendable {
 
     private static let headsStart = 64
     private static let headSize = 192
-    private static let repliesStart = 4096
+    static let repliesStart = 4096
 
     private let mapping: MemoryMapping
     private let queueDepth: Int

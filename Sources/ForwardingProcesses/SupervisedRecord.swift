@@ -2,6 +2,7 @@
 //
 // The file of a device's record, on its way from a supervisor to the emulation processes that it starts.
 
+import DeviceEmulation
 import LinuxSystem
 import SystemPackage
 
@@ -17,7 +18,7 @@ struct SupervisedRecord: ~Copyable {
 
     /// Makes an empty one. C: `memfd_create`.
     init() throws(Errno) {
-        file = try OwnedDescriptor.memoryFile(count: 0)
+        file = try DeviceRecord.makeFile()
     }
 
     /// Takes it from the supervisor. C: `recvmsg`.

@@ -7,6 +7,7 @@ import Glibc
 import GuestPrograms
 import KVM
 import LinuxSystem
+import Synchronization
 import SystemPackage
 import Testing
 
@@ -478,6 +479,38 @@ struct OnCloseTests {
                     .mmioStore(.init(address: base + 0x48, length: 8), 0x0011_2233_4455_6677),
                 ])
         }
+    }
+
+    @Test("EXIT: string instructions on ports come to the VMM element by element, in order, however many at a time")
+    func stringExits() throws {
+        try ModuleUnderTest.load()
+        let machine = try KVMSystem().makeVirtualMachine()
+        let control = try ControlDescriptor(in: machine)
+        try control.setOnClose(policy: .exit)
+        try control.setRange(0, to: GuestRange(.ports, at: 0x600, length: 4))
+        let guest = try GuestMachine(in: machine, vcpus: 2)
+        let seen = Box(Mutex<[UInt32]>([]))
+        let stores = try guest.start(.portStringStores(.two), .init(target: 0x600, count: 9, seed: 3), on: 0) {
+            exit, vcpu in
+            guard case .portStore(let access) = exit else { return try unexpectedExit(exit, &vcpu) }
+            let values = (0..<access.count).map { vcpu.portValue(at: $0) }
+            seen.value.withLock { $0 += values }
+        }
+        _ = try stores.join()
+        #expect(seen.value.withLock { $0 } == (3..<12).map { $0 })
+        seen.value.withLock { $0 = [] }
+        let loads = try guest.start(.portStringLoads(.two), .init(target: 0x600, count: 9), on: 1) { exit, vcpu in
+            guard case .portLoad(let access) = exit else { return try unexpectedExit(exit, &vcpu) }
+            for position in 0..<access.count {
+                let value = seen.value.withLock { seen in
+                    seen.append(UInt32(seen.count))
+                    return 0x700 + UInt32(seen.count)
+                }
+                vcpu.setPortValue(value, at: position)
+            }
+        }
+        #expect(try loads.join().values == (0x701...0x709).map { $0 })
+        try expectCounters(["requests": 0, "all_ones": 0, "dropped": 0])
     }
 
     @Test("EXIT: what is under way at the close is aborted, what comes after it exits, and a new descriptor gets all")

@@ -136,7 +136,7 @@ struct DeviceRecordTests {
         let requests = requests(2000, seed: seed)
         let depth = 16
         let queues = HoldingQueues(requests, depth: depth, seed: seed)
-        let file = try OwnedDescriptor.memoryFile(count: 0)
+        let file = try DeviceRecord.makeFile()
         var processes = 0
         var counters = ServerCounters()
         var device = Ledger()
@@ -169,7 +169,7 @@ struct DeviceRecordTests {
 
     @Test("A process killed in the middle of writing down leaves what was written before")
     func halfWritten() throws {
-        let file = try OwnedDescriptor.memoryFile(count: 0)
+        let file = try DeviceRecord.makeFile()
         let snapshot = Mutex<[[UInt8]]>([])
         let path = "/proc/self/fd/\(file.rawValue)"
         var ledger = Ledger()
@@ -185,7 +185,7 @@ struct DeviceRecordTests {
         let snapshots = snapshot.withLock { $0 }
         try #require(snapshots.count == 5)
         for (batches, bytes) in snapshots.enumerated() {
-            let copy = try OwnedDescriptor.memoryFile(count: 0)
+            let copy = try DeviceRecord.makeFile()
             try copy.fileDescriptor.writeAll(bytes)
             let record = try DeviceRecord(in: copy, of: Ledger(), queueDepth: 4)
             let stores = SharedDevice(Ledger(), record: record).withDevice { $0.stores }
@@ -207,7 +207,7 @@ struct DeviceRecordTests {
     @Test("With a record several servers reply in the order of execution")
     func repliesInOrder() throws {
         let bus = InMemoryBus()
-        let file = try OwnedDescriptor.memoryFile(count: 0)
+        let file = try DeviceRecord.makeFile()
         let record = try DeviceRecord(in: file, of: Ledger(), queueDepth: 64)
         let shared = SharedDevice(Ledger(), record: record)
         let servers = try (0..<4).map { _ in
@@ -238,7 +238,7 @@ struct DeviceRecordTests {
 
     @Test("A device without a state of its own begins anew, and its replies are remembered")
     func stateless() throws {
-        let file = try OwnedDescriptor.memoryFile(count: 0)
+        let file = try DeviceRecord.makeFile()
         let bus = InMemoryBus()
         let sequence = bus.makeSequence()
         bus.submit(ForwardedRequest(sequence: sequence, .store, offset: 0, length: 8, data: 5))
