@@ -14,6 +14,8 @@ demo: ## boot the lab and show the whole path: module, VMM, emulation process, g
 	scripts/demo
 test: ## run every test: on this machine, and in the lab on each kernel
 	@scripts/test
+sanitize: ## run the tests on kernels with KASAN, lockdep, KCSAN, kmemleak and fault injection, which are built first
+	@scripts/sanitize
 lint: ## run the formatters and checkers
 	@scripts/lint
 clean: ## remove what was built; the cache stays
@@ -21,4 +23,4 @@ clean: ## remove what was built; the cache stays
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-.PHONY: deps build module demo test lint clean help
+.PHONY: deps build module demo test sanitize lint clean help

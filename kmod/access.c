@@ -5,7 +5,6 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/nospec.h>
 #include <linux/poll.h>
 #include <linux/ratelimit.h>
 
@@ -175,7 +174,8 @@ enum kvm_user_course {
 };
 
 static enum kvm_user_course
-kvm_user_queue_up(struct kvm_user_device *dev, const struct kvm_user_request *request)
+kvm_user_queue_up(struct kvm_user_device *dev, const struct kvm_user_request *request,
+		  bool may_leave)
 {
 	struct kvm_user_access *access = &dev->scores[request->cpu].running;
 	bool store = request->type == KVM_USER_STORE;
@@ -184,7 +184,8 @@ kvm_user_queue_up(struct kvm_user_device *dev, const struct kvm_user_request *re
 	lockdep_assert_held(&dev->queue.lock);
 
 	if (!dev->open && dev->on_close != KVM_USER_ON_CLOSE_HOLD)
-		return dev->on_close == KVM_USER_ON_CLOSE_EXIT ? KVM_USER_LEFT : KVM_USER_LOST;
+		return dev->on_close == KVM_USER_ON_CLOSE_EXIT && may_leave ?
+		       KVM_USER_LEFT : KVM_USER_LOST;
 	/* A stalled device still takes what it has space for: nobody waits. */
 	if (dev->stalled && (!store || kvm_user_queue_full(&dev->queue)))
 		return KVM_USER_LOST;
@@ -219,12 +220,13 @@ static struct kvm_user_request kvm_user_request(const struct kvm_vcpu *vcpu,
 
 /*
  * Sends a request on its way and waits if it has to.  A signal parks it: KVM then
- * goes on as if it were done, and makes an exit of @val.
+ * goes on as if it were done, and makes an exit of @val.  Unless it @may_leave, it
+ * is lost where it would have been left to the VMM.
  */
 static enum kvm_user_course kvm_user_forward(struct kvm_vcpu *vcpu,
 					     const struct kvm_user_target *target,
 					     const struct kvm_user_request *request,
-					     void *val)
+					     void *val, bool may_leave)
 {
 	struct kvm_user_device *dev = target->dev;
 	bool store = request->type == KVM_USER_STORE;
@@ -233,7 +235,7 @@ static enum kvm_user_course kvm_user_forward(struct kvm_vcpu *vcpu,
 
 	spin_lock(&dev->queue.lock);
 	kvm_user_unpark(vcpu, target);
-	course = kvm_user_queue_up(dev, request);
+	course = kvm_user_queue_up(dev, request, may_leave);
 	if (course == KVM_USER_LOST)
 		dev->counters[store ? KVM_USER_DROPPED : KVM_USER_ALL_ONES]++;
 	else if (course == KVM_USER_LEFT)
@@ -278,9 +280,9 @@ static int kvm_user_await_stores(struct kvm_vcpu *vcpu,
 	return kvm_user_wait(dev, vcpu, kvm_user_sleep_state(vcpu, target, len));
 }
 
-/* Answers a load from the shadow image; false if it is to be forwarded. */
-static bool kvm_user_shadow_load(struct kvm_vcpu *vcpu,
-				 const struct kvm_user_target *target, int len, u64 *data)
+/* Answers a load from the shadow image; false if it is to be forwarded, @waited or not. */
+static bool kvm_user_shadow_load(struct kvm_vcpu *vcpu, const struct kvm_user_target *target,
+				 int len, u64 *data, bool *waited)
 {
 	struct kvm_user_device *dev = target->dev;
 	struct kvm_user_score *score = &dev->scores[vcpu->vcpu_idx];
@@ -290,6 +292,7 @@ static bool kvm_user_shadow_load(struct kvm_vcpu *vcpu,
 		if (!kvm_user_shadow_covers(&dev->shadow, target->range_id,
 					    target->offset, len))
 			return false;
+		*waited = true;
 		ret = kvm_user_await_stores(vcpu, target, len);
 		/* A load that can be parked has to be a request. */
 		if (ret == -ERESTARTSYS)
@@ -321,10 +324,12 @@ int kvm_user_load(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, i
 {
 	struct kvm_user_request request =
 		kvm_user_request(vcpu, target, KVM_USER_LOAD, len);
+	bool waited = false;
 	u64 data;
 
-	if (!kvm_user_shadow_load(vcpu, target, len, &data)) {
-		switch (kvm_user_forward(vcpu, target, &request, val)) {
+	if (!kvm_user_shadow_load(vcpu, target, len, &data, &waited)) {
+		/* A wait has left kvm->srcu: KVM's bus may not be walked further (B1). */
+		switch (kvm_user_forward(vcpu, target, &request, val, !waited)) {
 		case KVM_USER_LEFT:
 			return -EOPNOTSUPP;
 		case KVM_USER_SLEEPS:
@@ -355,7 +360,7 @@ int kvm_user_store(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, 
 
 	memcpy(&request.data, val, len);
 	/* KVM's fragment has no const; of a store it is only read. */
-	return kvm_user_forward(vcpu, target, &request, (void *)val) == KVM_USER_LEFT ?
+	return kvm_user_forward(vcpu, target, &request, (void *)val, true) == KVM_USER_LEFT ?
 	       -EOPNOTSUPP : 0;
 }
 
@@ -384,27 +389,26 @@ static int kvm_user_resumed(struct kvm_user_device *dev, u32 cpu, int ret)
 /**
  * kvm_user_resume - wait for a parked access to complete (KVM_DEV_USER_RESUME)
  * @dev: the device
- * @cpu: index of a vCPU, as user space gave it
+ * @vcpu: any of the VM's
  * @data: gets what the load gave
  *
- * Return: 0, also if it timed out; -EINVAL: no such vCPU; -ENOENT: it has nothing
- * parked, or was run meanwhile; -EBUSY: another task waits; -EINTR.
+ * Return: 0, also if it timed out; -ENOENT: nothing is parked, or the vCPU was run
+ * meanwhile; -EBUSY: another task waits; -EINTR: a signal, or the VMM wants the
+ * vCPU's thread, which would miss a signal that came before the sleep.
  */
-int kvm_user_resume(struct kvm_user_device *dev, u32 cpu, u64 *data)
+int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u64 *data)
 {
-	struct kvm_user_score *score;
+	u32 cpu = vcpu->vcpu_idx;
+	struct kvm_user_score *score = &dev->scores[cpu];
 	int ret = 0;
-
-	if (cpu >= dev->nr_scores)
-		return -EINVAL;
-	cpu = array_index_nospec(cpu, dev->nr_scores);
-	score = &dev->scores[cpu];
 
 	spin_lock(&dev->queue.lock);
 	if (!score->is_parked)
 		ret = -ENOENT;
 	else if (score->resuming)
 		ret = -EBUSY;
+	else if (score->parked.wait_for != KVM_USER_NOTHING && kvm_user_exit_wanted(vcpu))
+		ret = -EINTR;
 	else
 		score->resuming = true;
 	spin_unlock(&dev->queue.lock);

@@ -219,16 +219,21 @@ static int kvm_user_set_park(struct kvm_user_device *dev, void __user *arg)
 	return 0;
 }
 
-static int kvm_user_resume_vcpu(struct kvm_user_device *dev, void __user *arg)
+static int kvm_user_resume_vcpu(struct kvm_user_device *dev, struct kvm *kvm,
+				void __user *arg)
 {
 	struct kvm_dev_user_resume args;
 	int ret;
 
 	if (copy_from_user(&args, arg, sizeof(args)))
 		return -EFAULT;
-	if (args.pad)
+	/* kvm_get_vcpu() takes any index for one that is there. */
+	if (args.pad || args.vcpu >= atomic_read(&kvm->online_vcpus))
 		return -EINVAL;
-	ret = kvm_user_resume(dev, args.vcpu, &args.data);
+	/* What is resumed could not be given a second time. */
+	if (clear_user(arg + offsetof(struct kvm_dev_user_resume, data), sizeof(args.data)))
+		return -EFAULT;
+	ret = kvm_user_resume(dev, kvm_get_vcpu(kvm, args.vcpu), &args.data);
 	if (ret)
 		return ret;
 	return copy_to_user(arg, &args, sizeof(args)) ? -EFAULT : 0;
@@ -254,7 +259,7 @@ static long kvm_user_control_ioctl(struct kvm_device *kvm_dev, unsigned int comm
 	case KVM_DEV_USER_PARK:
 		return kvm_user_set_park(dev, user);
 	case KVM_DEV_USER_RESUME:
-		return kvm_user_resume_vcpu(dev, user);
+		return kvm_user_resume_vcpu(dev, kvm_dev->kvm, user);
 	default:
 		return -ENOTTY;
 	}

@@ -201,6 +201,22 @@ void kvm_user_enter_srcu(struct kvm_vcpu *vcpu) __acquires(&vcpu->kvm->srcu)
 		kvm_vcpu_srcu_read_lock(vcpu);
 }
 
+/* Later kernels have another name for what user space may change at any time. */
+#ifndef HINT_UNSAFE_IN_KVM
+#define HINT_UNSAFE_IN_KVM(symbol)	symbol
+#endif
+
+/**
+ * kvm_user_exit_wanted - shall the vCPU's thread return to the VMM at once?
+ * @vcpu: any of the VM's
+ *
+ * Return: whether the VMM has set immediate_exit, as KVM_RUN would see it.
+ */
+bool kvm_user_exit_wanted(const struct kvm_vcpu *vcpu)
+{
+	return READ_ONCE(vcpu->run->HINT_UNSAFE_IN_KVM(immediate_exit));
+}
+
 /* KVM's emulator makes accesses of up to so many bytes, in pieces of up to 8. */
 #define KVM_USER_LONGEST	16
 

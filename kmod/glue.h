@@ -16,6 +16,7 @@ int kvm_user_bus_add(struct kvm *kvm, enum kvm_bus bus, gpa_t addr, int len,
 		     struct kvm_io_device *io);
 int kvm_user_bus_remove(struct kvm *kvm, enum kvm_bus bus, struct kvm_io_device *io);
 
+bool kvm_user_exit_wanted(const struct kvm_vcpu *vcpu);
 bool kvm_user_first_piece(const struct kvm_vcpu *vcpu);
 bool kvm_user_may_park(const struct kvm_vcpu *vcpu, gpa_t addr, int len);
 void kvm_user_park(struct kvm_vcpu *vcpu, gpa_t addr, int len, void *val);

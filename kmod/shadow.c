@@ -7,6 +7,7 @@
  */
 #include <linux/anon_inodes.h>
 #include <linux/fs.h>
+#include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/nospec.h>
@@ -346,7 +347,8 @@ static const void *kvm_user_map_find(const struct kvm_user_map *map, u32 range_i
 	if (!first)
 		return NULL;
 	entry = &map->entries[first - 1];
-	if (entry->range_id != range_id || !(entry->sizes & len))
+	/* A piece of an access that crosses a page may be of 3, 5, 6 or 7 bytes. */
+	if (entry->range_id != range_id || !is_power_of_2(len) || !(entry->sizes & len))
 		return NULL;
 	at = offset - entry->offset;
 	if (at >= entry->len || len > entry->len - at)

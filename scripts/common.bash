@@ -37,12 +37,14 @@ apt_update() {
     as_root apt-get -qq update >&2 || say "apt-get update complained (above); going on with what there is"
 }
 
-# Holds a lock in the cache until the script ends, so that two runs never fill the same directory.
+# lock_cache DIRECTORY: holds a lock on the cache, or on a directory in it, until the script ends, so that two runs never
+# fill the same one.
 lock_cache() {
-    mkdir -p "$cache"
-    exec {cache_lock}>"$cache/lock"
+    local directory=$1
+    mkdir -p "$directory"
+    exec {cache_lock}>"$directory/lock"
     if ! flock -n "$cache_lock"; then
-        say "waiting for another run that fills $cache"
+        say "waiting for another run that fills $directory"
         flock "$cache_lock"
     fi
 }

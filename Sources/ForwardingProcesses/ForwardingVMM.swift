@@ -18,6 +18,7 @@ public final class ForwardingVMM: Sendable {
     private let unforwarded = UnforwardedAccesses()
     /// What the device's interrupt is bound to.
     private let interrupt: Box<EventDescriptor>?
+    private let gate: PauseGate
     private let processors: [GuestProcessor]
 
     /// Makes the virtual machine and its device.
@@ -33,6 +34,7 @@ public final class ForwardingVMM: Sendable {
         control = try ControlDescriptor(in: machine)
         try control.setTimeout(timeout)
         try control.setOnClose(policy: onClose)
+        if try control.information().hasParking { try control.setParking(true) }
         for (id, range) in placement.ranges { try control.setRange(id, to: range) }
         if let gsi = placement.interrupt {
             try machine.makeInterruptControllers()
@@ -45,10 +47,12 @@ public final class ForwardingVMM: Sendable {
         let guest = try GuestMachine(in: machine, vcpus: placement.vcpus, capacity: capacity)
         self.guest = guest
         self.placement = placement
+        let gate = try PauseGate()
+        self.gate = gate
         // Under any other policy no access may come here.
         let respond = onClose == .exit ? unforwarded.respond : unexpectedExit
         processors = try (0..<UInt32(placement.vcpus)).map {
-            try GuestProcessor($0, in: guest, placement, respond: respond)
+            try GuestProcessor($0, in: guest, placement, behind: gate, respond: respond)
         }
     }
 
@@ -107,6 +111,24 @@ public final class ForwardingVMM: Sendable {
         }
         if let error = failure.withLock({ $0 }) { throw error }
     }
+
+    // MARK: Pausing
+
+    /// Has every vCPU leave the guest, in the middle of an access too where the device can park that.
+    ///
+    /// Returns at once; ``pausedDescriptor`` can be read when all are out.
+    func pause() {
+        gate.close()
+        for processor in processors { processor.interrupt() }
+    }
+
+    /// Lets the vCPUs go on.
+    func goOn() {
+        gate.open()
+    }
+
+    /// Can be read while all vCPUs are out of the guest, and paused.
+    var pausedDescriptor: CInt { gate.descriptor }
 
     // MARK: Reading back
 

@@ -11,18 +11,24 @@ final class GuestProcessor: Sendable {
     let index: UInt32
     private let guest: GuestMachine
     private let placement: DevicePlacement
+    private let gate: PauseGate
     private let respond: GuestExitHandler
     private let vcpu: Mutex<VirtualCPU>
+    private let interrupter: VirtualCPUInterrupter
     private let progress: Mutex<(model: DeviceModel, report: GuestReport)>
 
     init(
-        _ index: UInt32, in guest: GuestMachine, _ placement: DevicePlacement, respond: @escaping GuestExitHandler
+        _ index: UInt32, in guest: GuestMachine, _ placement: DevicePlacement, behind gate: PauseGate,
+        respond: @escaping GuestExitHandler
     ) throws(KVMError) {
         self.index = index
         self.guest = guest
         self.placement = placement
+        self.gate = gate
         self.respond = respond
-        vcpu = Mutex(try guest.makeVirtualCPU(index: index))
+        let vcpu = try guest.makeVirtualCPU(index: index)
+        interrupter = vcpu.interrupter
+        self.vcpu = Mutex(vcpu)
         progress = Mutex((DeviceModel(memory: placement.memory), GuestReport()))
     }
 
@@ -63,8 +69,19 @@ final class GuestProcessor: Sendable {
     func run(_ program: GuestProgram, _ arguments: GuestProgram.Arguments) throws -> GuestResults {
         try vcpu.withLock { vcpu in
             try guest.load(program, arguments, on: &vcpu)
-            try vcpu.runProgram(respond)
+            gate.enter()
+            defer { gate.leave() }
+            try vcpu.runProgram { [gate, respond] exit, vcpu in
+                guard exit == .interrupted else { return try respond(exit, &vcpu) }
+                gate.leave()
+                gate.enter()
+            }
         }
         return try guest.results(of: index)
+    }
+
+    /// Has it come out of the guest, if it is in there.
+    func interrupt() {
+        interrupter.interrupt()
     }
 }

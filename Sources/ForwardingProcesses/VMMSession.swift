@@ -66,6 +66,7 @@ public struct VMMSession: Sendable {
     /// Runs the session; call it before the process has other threads.
     ///
     /// SIGINT and SIGTERM end it, whatever it waits for. vCPUs that wait in the kernel by then end with the process.
+    /// SIGTSTP stops the process once all vCPUs are out of the guest, and after SIGCONT they go on.
     ///
     /// - Parameters:
     ///   - path: where the emulation process finds this one. The file goes when it has, or when the session ends.
@@ -74,15 +75,14 @@ public struct VMMSession: Sendable {
     /// - Returns: what came of it.
     /// - Throws: ``EndedBySignal``; ``HandoverError``; what ``ForwardingVMM`` throws.
     public func run(at path: FilePath, _ access: HandoverSocket.Access, logger: Logger) throws -> Report {
-        let signals = try SignalDescriptor(taking: [SIGINT, SIGTERM])
+        let signals = try SignalDescriptor(taking: [SIGINT, SIGTERM, SIGTSTP, SIGCONT])
         // Before anybody is let in: what is missing on this machine shows here.
         let capacity = max(placement.memory.count, steps.map(\.loads).max() ?? 0)
         let vmm = try ForwardingVMM(placement, timeout: timeout, onClose: onClose, capacity: capacity)
         let listener = try HandoverSocket(at: path, access)
         logger.info("waiting for an emulation process", metadata: ["socket": "\(path)"])
-        guard try waitForAny(of: [listener.rawValue, signals.descriptor.rawValue])[0] else {
-            throw EndedBySignal(signal: signals.take() ?? SIGTERM)
-        }
+        var pause = SessionPause(of: vmm, at: signals, logger)
+        try pause.obey(until: listener.rawValue)
         let socket = try listener.accept()
         // One that asks and never listens must not hold this process up.
         try socket.setNonBlocking()
@@ -92,7 +92,7 @@ public struct VMMSession: Sendable {
             metadata: ["process": "\(peer.process)", "user": "\(peer.user)", "group": "\(peer.group)"])
         try vmm.handOver(to: socket)
         let run = try GuestRun(vmm, steps, seed: seed)
-        let (stayed, replacements) = try wait(for: run, on: vmm, socket, signals, logger)
+        let (stayed, replacements) = try wait(for: run, on: vmm, socket, &pause, logger)
         return Report(peer: peer, peerStayed: stayed, replacements: replacements, guest: try run.report())
     }
 
@@ -101,27 +101,34 @@ public struct VMMSession: Sendable {
     /// - Returns: whether the emulation process was connected all the time, and how many more descriptors it got.
     private func wait(
         for run: borrowing GuestRun, on vmm: ForwardingVMM, _ socket: borrowing UnixSocket,
-        _ signals: borrowing SignalDescriptor, _ logger: Logger
+        _ pause: inout SessionPause, _ logger: Logger
     ) throws -> (stayed: Bool, replacements: Int) {
         var replacements = 0
-        let guests = [run.ended.descriptor, signals.descriptor.rawValue]
-        var watched = guests + [socket.descriptor.rawValue]
-        while true {
-            let ready = try waitForAny(of: watched)
-            if ready[0] { return (watched.count > guests.count, replacements) }
-            if ready[1], let signal = signals.take() { throw EndedBySignal(signal: signal) }
-            guard ready.count > 2, ready[2] else { continue }
-            do {
-                guard try Handover.takeRequest(from: socket) else {
-                    logger.warning("the emulation process is gone; \(onClose.consequence)")
-                    watched = guests
-                    continue
-                }
-                if try vmm.handOverAgain(to: socket) { replacements += 1 }
-            } catch {
-                logger.error("the emulation process asked for what it cannot have", metadata: ["error": "\(error)"])
-                watched = guests
+        while try !pause.obey(until: run.ended.descriptor, or: socket.descriptor.rawValue) {
+            guard try isServed(vmm, &replacements, over: socket, logger) else {
+                try pause.obey(until: run.ended.descriptor)
+                return (false, replacements)
             }
+        }
+        return (true, replacements)
+    }
+
+    /// Gives the emulation process what it asks for.
+    ///
+    /// - Returns: false if there is nothing to be expected of it any more.
+    private func isServed(
+        _ vmm: ForwardingVMM, _ replacements: inout Int, over socket: borrowing UnixSocket, _ logger: Logger
+    ) throws -> Bool {
+        do {
+            guard try Handover.takeRequest(from: socket) else {
+                logger.warning("the emulation process is gone; \(onClose.consequence)")
+                return false
+            }
+            if try vmm.handOverAgain(to: socket) { replacements += 1 }
+            return true
+        } catch {
+            logger.error("the emulation process asked for what it cannot have", metadata: ["error": "\(error)"])
+            return false
         }
     }
 }

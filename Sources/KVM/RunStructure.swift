@@ -22,6 +22,36 @@ import SystemPackage
         unsafe mapping.baseAddress.assumingMemoryBound(to: kvm_run.self)
     }
 
+    // MARK: immediate_exit
+
+    /// What `immediate_exit` is set for; to the kernel every bit is the same.
+    private enum ImmediateExit {
+        static let request: UInt8 = 1
+        static let probe: UInt8 = 2
+    }
+
+    /// Has the kernel return at once from KVM_RUN, and from waiting for a parked access.
+    func requestExit() {
+        unsafe ckvm_run_add_immediate_exit(run, ImmediateExit.request)
+    }
+
+    /// The same for the vCPU's own thread, which can take this back and leave another's request.
+    func beginProbe() {
+        unsafe ckvm_run_add_immediate_exit(run, ImmediateExit.probe)
+    }
+
+    /// Undoes ``beginProbe()``.
+    func endProbe() {
+        unsafe ckvm_run_remove_immediate_exit(run, ImmediateExit.probe)
+    }
+
+    /// Notes that all who asked have been obeyed.
+    func clearImmediateExit() {
+        unsafe ckvm_run_remove_immediate_exit(run, .max)
+    }
+
+    // MARK: Parts of the mapping
+
     /// The `count` bytes at `offset` in the mapping, or nil if they are not all in it.
     func bytes(at offset: UInt64, count: Int) -> UnsafeMutableRawPointer? {
         guard offset <= UInt64(mapping.count), count >= 0, UInt64(count) <= UInt64(mapping.count) - offset else {
@@ -49,7 +79,7 @@ public struct VirtualCPUInterrupter: Sendable {
     /// restarts other system calls. C: `tgkill`.
     public func interrupt() {
         // The flag first, then the thread: a thread that is not known yet will see the flag in KVM_RUN.
-        unsafe ckvm_run_set_immediate_exit(run.run, 1)
+        run.requestExit()
         let thread = run.thread.load(ordering: .sequentiallyConsistent)
         // ESRCH says that the thread has ended: nobody to wake.
         if thread != 0 { _ = ckvm_kick(thread) }

@@ -26,17 +26,24 @@ public struct VirtualCPU: ~Copyable, Sendable {
     public let descriptor: OwnedDescriptor
     /// The vCPU's number, on x86 also its APIC id.
     public let index: UInt32
+    /// How many vCPUs its virtual machine had before it: what parts of the kernel call a vCPU's index.
+    public let ordinal: UInt32
     /// The virtual machine that it belongs to and keeps alive.
     public let machine: VirtualMachine
     private let shared: RunStructure
     /// What ``setLoadedValue(_:)`` and the port functions refer to.
     private var pending = Exit.halt
+    /// The access to memory in whose middle ``run()`` was interrupted, nil if there is none: a part of the kernel has
+    /// it and has not answered yet. The registers are those before the instruction.
+    public private(set) var parkedAccess: Exit?
 
     init(
-        adopting descriptor: consuming OwnedDescriptor, index: UInt32, run: RunStructure, of machine: VirtualMachine
+        adopting descriptor: consuming OwnedDescriptor, index: UInt32, ordinal: UInt32, run: RunStructure,
+        of machine: VirtualMachine
     ) {
         self.descriptor = descriptor
         self.index = index
+        self.ordinal = ordinal
         self.machine = machine
         shared = run
     }
@@ -100,31 +107,50 @@ public struct VirtualCPU: ~Copyable, Sendable {
         case internalError(suberror: UInt32)
         /// An exit that this library has no case for. C: `exit_reason` of `struct kvm_run`.
         case unknown(reason: UInt32)
+
+        var memoryAccess: MemoryAccess? {
+            switch self {
+            case .mmioLoad(let access), .mmioStore(let access, _): access
+            default: nil
+            }
+        }
     }
 
     /// Runs the guest until something needs the virtual machine monitor. C: `KVM_RUN`.
     ///
     /// The access of the last exit is completed first, so the answer to a load must be there before. A signal ends
-    /// the run as ``Exit/interrupted``.
+    /// the run as ``Exit/interrupted``, even in the middle of an access that a part of the kernel had parked for it
+    /// (``VirtualMachine/add(_:)``); the next run then begins with waiting for that one.
     ///
     /// - Throws: errno of the call: EFAULT if the memory behind a slot is gone, EIO in another process.
     public mutating func run() throws(KVMError) -> Exit {
+        letKicksIn()
+        if let exit = try resumeParkedAccess() { return exit }
+        repeat {
+            pending = try leaveGuest()
+        } while try takeResumed()
+        return pending
+    }
+
+    /// Has ``VirtualCPUInterrupter`` find this thread.
+    private func letKicksIn() {
         let thread = ckvm_thread_id()
-        if shared.thread.load(ordering: .relaxed) != thread {
-            ckvm_unblock_kick_signal()
-            // An interrupt() that still misses it has set immediate_exit before, which KVM_RUN then finds.
-            shared.thread.store(thread, ordering: .sequentiallyConsistent)
-        }
+        guard shared.thread.load(ordering: .relaxed) != thread else { return }
+        ckvm_unblock_kick_signal()
+        // An interrupt() that still misses it has set immediate_exit before, which the kernel then finds.
+        shared.thread.store(thread, ordering: .sequentiallyConsistent)
+    }
+
+    private func leaveGuest() throws(KVMError) -> Exit {
         do throws(Errno) {
             try enter()
-            pending = exit()
+            return exit()
         } catch .interrupted {
-            unsafe ckvm_run_set_immediate_exit(shared.run, 0)
-            pending = .interrupted
+            shared.clearImmediateExit()
+            return .interrupted
         } catch {
             throw KVMError(call: "KVM_RUN", errno: error)
         }
-        return pending
     }
 
     private func enter() throws(Errno) {
@@ -174,6 +200,50 @@ public struct VirtualCPU: ~Copyable, Sendable {
         return unsafe ckvm_run_io_is_out(run) != 0 ? .portStore(access) : .portLoad(access)
     }
 
+    // MARK: Parked accesses
+
+    /// Waits for the access in whose middle the last run ended, if it did.
+    ///
+    /// - Returns: nil to run on; else what ``run()`` is to return.
+    private mutating func resumeParkedAccess() throws(KVMError) -> Exit? {
+        guard let exit = parkedAccess, let access = exit.memoryAccess else { return nil }
+        switch try machine.resume(access, of: ordinal) {
+        case .complete(let value):
+            unsafe ckvm_run_set_mmio_data(shared.run, value)
+            parkedAccess = nil
+            return nil
+        case .notParked:
+            parkedAccess = nil
+            pending = exit
+        case .interrupted:
+            shared.clearImmediateExit()
+            pending = .interrupted
+        }
+        return pending
+    }
+
+    /// Finds out, without waiting, whether the exit is for a parked access: a signal has come then.
+    ///
+    /// - Returns: whether it is complete by now; KVM is to complete the instruction and to go no further.
+    private mutating func takeResumed() throws(KVMError) -> Bool {
+        guard let access = pending.memoryAccess, machine.hasParkedAccesses else { return false }
+        shared.beginProbe()
+        parkedAccess = pending
+        switch try machine.resume(access, of: ordinal) {
+        case .complete(let value):
+            unsafe ckvm_run_set_mmio_data(shared.run, value)
+            parkedAccess = nil
+            return true
+        case .notParked:
+            shared.endProbe()
+            parkedAccess = nil
+        case .interrupted:
+            shared.clearImmediateExit()
+            pending = .interrupted
+        }
+        return false
+    }
+
     // MARK: Completing an access
 
     /// Answers ``Exit/mmioLoad(_:)``: the guest's register gets `value`, of which the access's bytes count.
@@ -221,10 +291,13 @@ public struct VirtualCPU: ~Copyable, Sendable {
     /// The registers are those after the instruction only then: call it before saving or changing them. A string
     /// instruction may go on with its next access instead.
     ///
-    /// - Returns: `.interrupted` when all is complete; otherwise the next exit of the same instruction.
+    /// - Returns: `.interrupted` when all is complete, or if a signal came while it waited for ``parkedAccess``, which
+    ///   is not nil then; otherwise the next exit of the same instruction.
     /// - Throws: errno of the call.
     public mutating func completeAccess() throws(KVMError) -> Exit {
-        unsafe ckvm_run_set_immediate_exit(shared.run, 1)
+        letKicksIn()
+        if let exit = try resumeParkedAccess() { return exit }
+        shared.requestExit()
         return try run()
     }
 

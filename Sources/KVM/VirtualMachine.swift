@@ -18,6 +18,9 @@ public final class VirtualMachine: Sendable {
     private let virtualCPUMappingSize: Int
     /// What each slot shows the guest. Held for the call as well, so that the kernel's slots and these agree.
     private let slots = Mutex<[UInt32: GuestMemory]>([:])
+    /// How many vCPUs there are. Held for the call as well, so that the kernel counts them in the same order.
+    private let virtualCPUCount = Mutex<UInt32>(0)
+    private let parkedAccesses = Mutex<[any ParkedAccesses]>([])
 
     init(adopting descriptor: consuming OwnedDescriptor, virtualCPUMappingSize: Int) {
         self.descriptor = descriptor
@@ -114,16 +117,40 @@ public final class VirtualMachine: Sendable {
     /// - Parameter index: the vCPU's number, on x86 also its APIC id.
     /// - Throws: EEXIST if there is one with that index, EINVAL for one too high.
     public func makeVirtualCPU(index: UInt32) throws(KVMError) -> VirtualCPU {
-        let vcpu = OwnedDescriptor(
-            adopting: try descriptor.kvm("KVM_CREATE_VCPU", CKVM_CREATE_VCPU, UInt(index)))
+        let (number, ordinal) = try virtualCPUCount.withLock { count throws(KVMError) in
+            let number = try descriptor.kvm("KVM_CREATE_VCPU", CKVM_CREATE_VCPU, UInt(index))
+            defer { count += 1 }
+            return (number, count)
+        }
+        let vcpu = OwnedDescriptor(adopting: number)
         let mapping: MemoryMapping
         do throws(Errno) {
             mapping = try MemoryMapping(mapping: vcpu, count: virtualCPUMappingSize)
         } catch {
             throw KVMError(call: "mmap vCPU", errno: error)
         }
-        return VirtualCPU(adopting: vcpu, index: index, run: RunStructure(mapping), of: self)
+        return VirtualCPU(
+            adopting: vcpu, index: index, ordinal: ordinal, run: RunStructure(mapping), of: self)
     }
+
+    /// Has every vCPU's ``VirtualCPU/run()`` ask `parked` from now on before it returns an access to memory.
+    ///
+    /// - Parameter parked: kept as long as the virtual machine.
+    public func add(_ parked: any ParkedAccesses) {
+        parkedAccesses.withLock { $0.append(parked) }
+    }
+
+    /// Asks for a parked access, one after the other.
+    func resume(_ access: VirtualCPU.MemoryAccess, of vcpu: UInt32) throws(KVMError) -> AccessResumption {
+        for parked in parkedAccesses.withLock({ $0 }) {
+            let resumption = try parked.resume(access, of: vcpu)
+            if resumption != .notParked { return resumption }
+        }
+        return .notParked
+    }
+
+    /// Whether there is anybody to ask.
+    var hasParkedAccesses: Bool { parkedAccesses.withLock { !$0.isEmpty } }
 
     // MARK: Devices in the kernel
 

@@ -54,13 +54,14 @@ public struct ForwardingModule: Sendable {
         try loader.unload(Self.name)
     }
 
-    /// The file that a build left in a checkout: `.build/kmod/SERIES/kvm_user.ko` for the running kernel's series.
+    /// The file that a build left in a checkout: `.build/kmod/NAME/kvm_user.ko`, the name being the running
+    /// kernel's ``KernelRelease/buildName``.
     ///
     /// - Parameter checkout: the project's folder.
     /// - Returns: nil if there is none.
     public func builtFile(in checkout: FilePath) -> FilePath? {
         guard let release = KernelRelease(of: tree) else { return nil }
-        let path = checkout.appending(".build/kmod/\(release.series)/\(Self.name).ko")
+        let path = checkout.appending(".build/kmod/\(release.buildName)/\(Self.name).ko")
         return SystemTree(root: path).exists("") ? path : nil
     }
 

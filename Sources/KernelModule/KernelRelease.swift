@@ -34,6 +34,13 @@ public struct KernelRelease: Sendable, Hashable, Comparable, CustomStringConvert
     /// The series, `6.1`.
     public var series: String { "\(major).\(minor)" }
 
+    /// The folder in `.build/kmod` with the module built for it: ``series``, or the name of one of the lab's kernels with
+    /// checkers, `kasan` for `6.1.192-kasan`.
+    public var buildName: String {
+        let suffix = description.split(separator: "-").last.map(String.init) ?? ""
+        return ["kasan", "kcsan"].contains(suffix) ? suffix : series
+    }
+
     /// Whether one series is older than the other; patch levels do not count.
     public static func < (left: KernelRelease, right: KernelRelease) -> Bool {
         (left.major, left.minor) < (right.major, right.minor)

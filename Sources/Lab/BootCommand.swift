@@ -58,12 +58,15 @@ struct BootCommand {
 
     private var common: [String] {
         var arguments = ["--name", "lab", "--kimg", image.string, "--mods", "auto", "--disable-microvm", "--force-9p"]
+        // Kernels that have 9p built in would else look for init before the host's root is whole.
+        arguments.append("--force-initramfs")
         arguments += ["--cwd", configuration.directory.string]
         arguments += Self.overlays.flatMap { ["--overlay-rwdir", $0] }
         if Self.hides(configuration.directory) { arguments += ["--rodir", configuration.directory.string] }
         arguments += ["--cpus", String(configuration.cpus), "--memory", configuration.memory]
         if configuration.accelerator == .emulation { arguments.append("--disable-kvm") }
-        arguments += (Self.kernelParameters + configuration.kernelParameters).flatMap { ["--kopt", $0] }
+        let parameters = Self.kernelParameters + configuration.kernel.parameters + configuration.kernelParameters
+        arguments += parameters.flatMap { ["--kopt", $0] }
         return arguments
     }
 

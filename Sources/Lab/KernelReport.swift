@@ -97,6 +97,10 @@ public struct KernelReport: Hashable, Sendable {
         Pattern(.kmemleak, leading: "unreferenced object"),
         // "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)"
         Pattern(.kmemleak, containing: "new suspected memory leaks"),
+        // A checker that turned itself off finds nothing more.
+        Pattern(.kmemleak, leading: "kmemleak: Kernel memory leak detector disabled"),
+        Pattern(.lockdep, leading: "BUG: MAX_LOCK"),
+        Pattern(.lockdep, containing: "turning off the locking correctness validator"),
         Pattern(.lockdep, leading: "BUG: workqueue leaked lock"),
         Pattern(.atomicSleep, containing: "sleeping function called from invalid context"),
         Pattern(.atomicSleep, containing: "scheduling while atomic"),

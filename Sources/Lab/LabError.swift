@@ -28,8 +28,12 @@ extension LabError: CustomStringConvertible {
     /// What happened, and what to do.
     public var description: String {
         switch self {
+        case .kernelMissing(let name, let cache) where LabKernel.debugKernels.contains(name):
+            "no kernel \(name) in \(cache.string): run `scripts/build-debug-kernel \(name)`"
         case .kernelMissing(let series, _) where !LabKernel.debianSeries.contains(series):
-            "no kernel \"\(series)\": give \(LabKernel.debianSeries.joined(separator: " or ")), or the path of a vmlinuz"
+            "no kernel \"\(series)\": give one of "
+                + (LabKernel.debianSeries + LabKernel.debugKernels).joined(separator: ", ")
+                + ", or the path of a vmlinuz"
         case .kernelMissing(let series, let cache):
             "no kernel \(series) in \(cache.string): run `make deps`, or `scripts/fetch-kernel \(series)`"
         case .imageMissing(let path):

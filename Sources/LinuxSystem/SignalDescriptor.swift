@@ -43,6 +43,17 @@ public struct SignalDescriptor: ~Copyable, Sendable {
         return count == size ? CInt(truncatingIfNeeded: information.ssi_signo) : nil
     }
 
+    /// Has one of the signals act on the process as if it had not been taken. C: `pthread_sigmask`, `raise`.
+    ///
+    /// - Parameter signal: its number. With SIGTSTP this returns once the process is continued, or at once where there
+    ///   is nobody to continue it (an orphaned process group).
+    public func actOn(_ signal: CInt) {
+        var set = Self.set(of: [signal])
+        _ = unsafe pthread_sigmask(SIG_UNBLOCK, &set, nil)
+        _ = raise(signal)
+        _ = unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
+    }
+
     private static func set(of signals: [CInt]) -> sigset_t {
         var set = sigset_t()
         _ = unsafe sigemptyset(&set)

@@ -14,6 +14,7 @@ import SystemPackage
 public struct ControlDescriptor: ~Copyable, Sendable {
     /// The descriptor itself.
     public let descriptor: OwnedDescriptor
+    let parking: DeviceParking
 
     /// Makes a device. C: `KVM_CREATE_DEVICE`.
     ///
@@ -24,6 +25,7 @@ public struct ControlDescriptor: ~Copyable, Sendable {
     public init(in machine: VirtualMachine, type: DeviceType) throws(ForwardingError) {
         do {
             descriptor = try machine.makeDevice(type: type.rawValue)
+            parking = DeviceParking(in: machine)
         } catch {
             throw ForwardingError(call: "KVM_CREATE_DEVICE", errno: error.errno)
         }
@@ -36,7 +38,7 @@ public struct ControlDescriptor: ~Copyable, Sendable {
         try self.init(in: machine, type: try DeviceType.current())
     }
 
-    private func call<Argument: BitwiseCopyable>(
+    func call<Argument: BitwiseCopyable>(
         _ name: String, _ command: UInt, _ argument: inout Argument
     ) throws(ForwardingError) -> CInt {
         do {
@@ -77,6 +79,7 @@ public struct ControlDescriptor: ~Copyable, Sendable {
         guard range.length > 0 else {
             throw ForwardingError(call: "KVM_DEV_USER_PA_RANGE", errno: .invalidArgument)
         }
+        parking.note(range)
         try setRange(
             kvm_dev_user_pa_range(
                 addr: range.address, len: range.length, bus: range.bus.rawValue, id: id, flags: 0, pad: 0))

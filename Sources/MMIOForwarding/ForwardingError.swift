@@ -40,6 +40,10 @@ public struct ForwardingError: Error, Hashable, Sendable, CustomStringConvertibl
             "the device has an emulation descriptor; it must be closed everywhere first"
         case ("KVM_DEV_USER_ON_CLOSE", .inappropriateIOCTLForDevice):
             "the loaded module is older than this program; unload it, and load the one that was built with this"
+        case ("KVM_DEV_USER_RESUME", .resourceBusy):
+            "another thread waits for this vCPU's access already"
+        case ("KVM_DEV_USER_RESUME", .invalidArgument):
+            "there is no vCPU of this index; they count from 0 in the order in which they were made"
         case (_, .ioError):
             "KVM lets only the process that made the virtual machine configure it, and only while that lives"
         default:

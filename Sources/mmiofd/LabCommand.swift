@@ -19,7 +19,7 @@ struct LabCommand: ParsableCommand {
 
     /// What both subcommands take.
     struct Machine: ParsableArguments {
-        @Option(help: "The kernel: 6.1 or 6.12 (Debian's, from the cache), or the path of a vmlinuz.")
+        @Option(help: "The kernel: 6.1 or 6.12 (Debian's), kasan or kcsan (with checkers), or the path of a vmlinuz.")
         var kernel = "6.1"
 
         @Option(help: "How many CPUs the VM has.")

@@ -20,6 +20,10 @@ struct VMMCommand: ParsableCommand {
             hands it the device's emulation descriptor, and runs guest programs. Each value that a guest loads is \
             compared with what a model on the host says, and at the end what the device holds.
 
+            SIGTSTP (Ctrl-Z) pauses: it takes every vCPU out of the guest, in the middle of an access to memory too that \
+            the device has not answered, and then stops the process. After SIGCONT all go on, and neither the guest nor \
+            the device notices. An access to ports is waited for.
+
             Exit status: 0 only if every value was right; 128 + n after signal n.
             """)
 

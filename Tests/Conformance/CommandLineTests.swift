@@ -4,6 +4,8 @@
 
 import FoundationEssentials
 import Glibc
+import LinuxSystem
+import MMIOForwarding
 import SystemPackage
 import Testing
 
@@ -221,6 +223,60 @@ struct CommandLineTests {
         running.signal(signal)
         #expect(try running.end() == 128 + signal)
         #expect(try trace.end() == 0)
+    }
+
+    @Test("SIGTSTP stops the VMM with no vCPU in the guest, SIGCONT lets all go on; the device answers late (B4)")
+    func pausing() throws {
+        try prepare()
+        let vmm = try vmm("--vcpus", "2", "--program", "load_4:20")
+        try #require(eventually { socketExists })
+        let handover = try Handover(receivingFrom: try UnixSocket(connectingTo: FilePath(socket)))
+        let owed = try handover.emulation.take(exactly: 2)
+        for round in 1...3 {
+            vmm.signal(SIGTSTP)
+            try #require(eventually { vmm.isStopped }, "\(vmm.errorText)")
+            let pauses = vmm.errorText.matches(of: /paused.* after_ms=([0-9.]+)/).compactMap { Double($0.1) }
+            #expect(pauses.count == round)
+            #expect(pauses.allSatisfy { $0 < 100 }, "\(pauses)")
+            vmm.signal(SIGCONT)
+            try #require(eventually { vmm.errorText.matches(of: /going on/).count == round }, "\(vmm.errorText)")
+        }
+        #expect(try !handover.emulation.poll(milliseconds: 0).contains(.readable), "an access was made twice")
+        try handover.emulation.acknowledge(owed)
+        while true {
+            let requests = try handover.emulation.take()
+            if requests.isEmpty { break }
+            try handover.emulation.acknowledge(requests)
+        }
+        #expect(try vmm.end() == 0, "\(vmm.text) \(vmm.errorText)")
+        #expect(try parse(Verdict.self, vmm.text).held)
+    }
+
+    @Test("A VMM that was paused and waits again dies at once when it is killed (B2)")
+    func killedAfterPause() throws {
+        try prepare()
+        let vmm = try vmm("--program", "load_4:20")
+        try #require(eventually { socketExists })
+        let handover = try Handover(receivingFrom: try UnixSocket(connectingTo: FilePath(socket)))
+        _ = try handover.emulation.take(exactly: 1)
+        vmm.signal(SIGTSTP)
+        try #require(eventually { vmm.isStopped })
+        vmm.signal(SIGCONT)
+        try #require(eventually { vmm.errorText.contains("going on") })
+        vmm.signal(SIGKILL)
+        #expect(try vmm.end(within: .seconds(5)) == 128 + SIGKILL)
+        #expect(try eventually { try handover.emulation.poll(milliseconds: 0).contains(.machineGone) })
+    }
+
+    @Test("A VMM that waits for its emulation process stops and goes on as well")
+    func pausingWhileWaiting() throws {
+        try prepare()
+        let vmm = try vmm("--program", "mixed:10")
+        try #require(eventually { socketExists })
+        vmm.signal(SIGTSTP)
+        try #require(eventually { vmm.isStopped })
+        vmm.signal(SIGCONT)
+        try expectAgreement(vmm, try emulation("scratch"))
     }
 
     @Test("A socket of a VMM that was killed is replaced, one of a living VMM is not")

@@ -22,16 +22,19 @@ final class ForwardedGuest: Sendable {
     private let log: ExitLog
 
     /// Runs `body` with such a guest, and ends it after; emulation descriptors must be closed by then.
+    ///
+    /// - Parameter respond: what vCPUs do about exits; nil to note and answer those for accesses.
     static func run<Result>(
-        vcpus: Int = 1, timeout: Duration? = .seconds(60), _ body: (ForwardedGuest) throws -> Result
+        vcpus: Int = 1, timeout: Duration? = .seconds(60), respond: GuestExitHandler? = nil,
+        _ body: (ForwardedGuest) throws -> Result
     ) throws -> Result {
-        let guest = try ForwardedGuest(vcpus: vcpus, timeout: timeout)
+        let guest = try ForwardedGuest(vcpus: vcpus, timeout: timeout, respond)
         let result = Swift.Result { try body(guest) }
         try guest.end()
         return try result.get()
     }
 
-    private init(vcpus: Int, timeout: Duration?) throws {
+    private init(vcpus: Int, timeout: Duration?, _ respond: GuestExitHandler?) throws {
         try ModuleUnderTest.load()
         let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: vcpus)
         self.guest = guest
@@ -41,12 +44,13 @@ final class ForwardedGuest: Sendable {
         try control.setRange(1, to: GuestRange(.ports, at: Self.port, length: 8))
         let exits = ExitLog()
         log = exits
+        let note: GuestExitHandler = { exit, vcpu in
+            guard exit != .interrupted else { return }
+            exits.add(exit)
+            vcpu.setLoadedValue(ForwardedGuest.unforwardedValue)
+        }
         programs = try (0..<UInt32(vcpus)).map { index in
-            try guest.start(.mailbox, .init(target: 0, count: 0), on: index) { exit, vcpu in
-                guard exit != .interrupted else { return }
-                exits.add(exit)
-                vcpu.setLoadedValue(ForwardedGuest.unforwardedValue)
-            }
+            try guest.start(.mailbox, .init(target: 0, count: 0), on: index, respond: respond ?? note)
         }
     }
 

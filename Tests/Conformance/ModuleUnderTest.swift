@@ -35,8 +35,8 @@ enum ModuleUnderTest {
 
     /// Loads a build while none is loaded.
     static func load(_ build: Build, parameters: [String] = []) throws {
-        let series = try #require(KernelRelease(of: .running)?.series)
-        let file = try ModuleFile(at: FilePath(".build/kmod/\(series)\(build.rawValue)/kvm_user.ko"))
+        let kernel = try #require(KernelRelease(of: .running)?.buildName)
+        let file = try ModuleFile(at: FilePath(".build/kmod/\(kernel)\(build.rawValue)/kvm_user.ko"))
         try module.load(file, parameters: try parameters.map { try ModuleParameter(parsing: $0) })
     }
 

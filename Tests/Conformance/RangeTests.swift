@@ -89,7 +89,8 @@ struct RangeTests {
     @Test("a move has no gap: an access during it is served at the old place or the new one", arguments: overlaps)
     func noGap(places: [GuestRange]) throws {
         try ModuleUnderTest.load()
-        let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 2, capacity: 4000)
+        let count = Effort.scaled(4000)
+        let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 2, capacity: count)
         let control = try ControlDescriptor(in: guest.machine)
         try control.setRange(0, to: places[0])
         // Neighbours on the bus must stay reachable as well.
@@ -104,8 +105,8 @@ struct RangeTests {
             }
         }
         // A program whose access goes to the VMM ends with an error.
-        let moving = try guest.start(.loadLoop(.four), .init(target: Self.common, count: 4000), on: 0)
-        let neighbour = try guest.start(.loadLoop(.four), .init(target: 0xcfff_0ff0, count: 4000), on: 1)
+        let moving = try guest.start(.loadLoop(.four), .init(target: Self.common, count: count), on: 0)
+        let neighbour = try guest.start(.loadLoop(.four), .init(target: 0xcfff_0ff0, count: count), on: 1)
         var moves = 0
         while !moving.hasEnded || !neighbour.hasEnded {
             moves += 1

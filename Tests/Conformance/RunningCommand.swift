@@ -54,6 +54,13 @@ final class RunningCommand {
         _ = kill(child.process, number)
     }
 
+    /// Whether it is stopped, by SIGTSTP say.
+    var isStopped: Bool {
+        // "number (name) state ..."
+        let status = try? textOfFile("/proc/\(child.process)/stat")
+        return status?.split(separator: ")").last?.hasPrefix(" T") ?? false
+    }
+
     /// Waits for the end; no end within the limit is a failure, and the program is killed.
     ///
     /// - Returns: the exit status; 128 + n if signal n ended it.

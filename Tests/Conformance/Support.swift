@@ -54,11 +54,16 @@ enum DebugCounters {
         names().count
     }
 
+    /// Where the counters of the device are that a process made last.
+    static func pathOfNewestDevice(of process: Int32 = getpid()) -> String? {
+        names(of: process).last.map { "\(root)/\($0)" }
+    }
+
     /// The counters of the device that a process made last.
     static func ofNewestDevice(of process: Int32 = getpid()) throws -> [String: Int] {
-        guard let name = names(of: process).last else { return [:] }
+        guard let path = pathOfNewestDevice(of: process) else { return [:] }
         var counters: [String: Int] = [:]
-        for line in try textOfFile("\(root)/\(name)").split(separator: "\n") {
+        for line in try textOfFile(path).split(separator: "\n") {
             let words = line.split(separator: " ")
             if words.count == 2 { counters[String(words[0])] = Int(words[1]) }
         }
@@ -75,6 +80,20 @@ func textOfFile(_ path: String) throws -> String {
         let count = try unsafe chunk.withUnsafeMutableBytes { unsafe try file.read(into: $0) }
         if count == 0 { return String(decoding: text, as: UTF8.self) }
         text += chunk.prefix(count)
+    }
+}
+
+/// How often tests repeat what one time would not show.
+enum Effort {
+    /// Percent of the full count, from MMIOFD_EFFORT: less where checkers make the kernel several times slower.
+    private static let percent: Int = {
+        guard let text = unsafe getenv("MMIOFD_EFFORT") else { return 100 }
+        return min(max(Int(unsafe String(cString: text)) ?? 100, 1), 100)
+    }()
+
+    /// That share of `count`, 1 at least.
+    static func scaled(_ count: Int) -> Int {
+        max(count * percent / 100, 1)
     }
 }
 

@@ -17,7 +17,7 @@ struct TrafficTests {
         "four vCPUs, 100,000 mixed accesses each, value by value and in order (O1, O3)", arguments: [1, 2])
     func fourCPUs(threads: Int) throws {
         try ModuleUnderTest.load()
-        let count = 100_000
+        let count = Effort.scaled(100_000)
         let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 4, capacity: count)
         // Each vCPU has 4 KiB of its own, across a page boundary.
         let arguments = (0..<UInt64(4)).map { vcpu in

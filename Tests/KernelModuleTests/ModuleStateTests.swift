@@ -122,6 +122,9 @@ struct KernelFactTests {
         #expect(old.series == "6.1")
         #expect(old < bare)
         #expect(bare < new)
+        #expect(new.buildName == "6.12")
+        #expect(KernelRelease("6.1.192-kasan")?.buildName == "kasan")
+        #expect(KernelRelease("6.1.192-kasan")?.series == "6.1")
         #expect(old.description == "6.1.0-56-amd64")
     }
 

@@ -40,6 +40,21 @@ struct BootCommandTests {
         #expect(arguments.contains("--show-boot-console") && arguments.contains("--verbose"))
     }
 
+    @Test("A kernel with checkers gets their parameters and patience, Debian's get none of it")
+    func debugKernelParameters() {
+        let patience = "rcupdate.rcu_cpu_stall_timeout=120"
+        let kasan = Self.arguments { $0.kernel = LabKernel("kasan") }
+        #expect(kasan.contains("kasan_multi_shot") && kasan.contains(patience))
+        let kcsan = Self.arguments { $0.kernel = LabKernel("kcsan") }
+        #expect(!kcsan.contains("kasan_multi_shot") && kcsan.contains(patience))
+        #expect(!Self.arguments().contains(patience))
+    }
+
+    @Test("Every kernel boots through an initramfs, whether its 9p is a module or not")
+    func initramfs() {
+        #expect(Self.arguments().contains("--force-initramfs"))
+    }
+
     @Test("One's own QEMU arguments come where they win: after the others, before the accelerator")
     func qemuOptions() {
         let arguments = Self.arguments { $0.qemuOptions = ["-icount", "shift=0,sleep=off"] }
@@ -112,5 +127,7 @@ struct LabCacheTests {
         }
         #expect(throws: LabError.imageMissing("./vmlinuz")) { try cache.image(of: LabKernel("./vmlinuz")) }
         #expect(LabError.kernelMissing("6.1", cache: "/c").description.contains("make deps"))
+        #expect(LabError.kernelMissing("kcsan", cache: "/c").description.contains("build-debug-kernel kcsan"))
+        #expect(LabError.kernelMissing("6.7", cache: "/c").description.contains("6.1, 6.12, kasan, kcsan"))
     }
 }

@@ -95,9 +95,14 @@ int ckvm_kick(pid_t thread);
 
 // struct kvm_run: what the kernel wrote before KVM_RUN returned, and what it reads when it is called.
 
-static inline void ckvm_run_set_immediate_exit(struct kvm_run *_Nonnull run, uint8_t value)
+static inline void ckvm_run_add_immediate_exit(struct kvm_run *_Nonnull run, uint8_t bits)
 {
-	__atomic_store_n(&run->immediate_exit, value, __ATOMIC_SEQ_CST);
+	__atomic_fetch_or(&run->immediate_exit, bits, __ATOMIC_SEQ_CST);
+}
+
+static inline void ckvm_run_remove_immediate_exit(struct kvm_run *_Nonnull run, uint8_t bits)
+{
+	__atomic_fetch_and(&run->immediate_exit, ~bits, __ATOMIC_SEQ_CST);
 }
 
 static inline void ckvm_run_set_request_interrupt_window(struct kvm_run *_Nonnull run, uint8_t value)

@@ -364,8 +364,8 @@ struct kvm_dev_user_shadow_ctrl {
  * Takes a &struct kvm_dev_user_resume and waits for the load's reply, as KVM_RUN
  * would have done, or for the store to be queued.  With @data in run->mmio.data
  * the vCPU can then be run.  ENOENT: nothing is parked, the exit is the VMM's.
- * EINTR: a signal; the access stays parked.  EBUSY: another thread waits for it.
- * EINVAL: no such vCPU.
+ * EINTR: a signal, or run->immediate_exit was set and it had not completed; the
+ * access stays parked.  EBUSY: another thread waits for it.  EINVAL: no such vCPU.
  */
 #define KVM_DEV_USER_RESUME		_IOWR(KVMIO, 0xf6, struct kvm_dev_user_resume)
 
