@@ -130,7 +130,7 @@ struct ReattachTests {
 
     @Test("A signal ends the supervisor and its process, with the counters", arguments: [SIGTERM, SIGINT])
     func stopped(signal: CInt) throws {
-        let vmm = try vmm("--on-close", "hold", "--timeout", "2", "--program", "load_4:20000")
+        let vmm = try vmm("--on-close", "hold", "--timeout", "2", "--program", "load_4:5000")
         let supervisor = try supervisor()
         let process = try child(after: 0, of: supervisor)
         try waitForRequests(beyond: 10, of: vmm)
@@ -148,7 +148,7 @@ struct ReattachTests {
 
     @Test("A supervisor that is killed leaves no process behind")
     func supervisorKilled() throws {
-        let vmm = try vmm("--timeout", "2", "--program", "load_4:20000")
+        let vmm = try vmm("--timeout", "2", "--program", "load_4:5000")
         let supervisor = try supervisor()
         let process = try child(after: 0, of: supervisor)
         try waitForRequests(beyond: 10, of: vmm)
@@ -160,7 +160,7 @@ struct ReattachTests {
 
     @Test("The VMM is killed: the supervisor and its process end well")
     func machineGone() throws {
-        let vmm = try vmm("--on-close", "hold", "--timeout", "30", "--program", "load_4:20000")
+        let vmm = try vmm("--on-close", "hold", "--timeout", "30", "--program", "load_4:5000")
         let supervisor = try supervisor()
         _ = try child(after: 0, of: supervisor)
         try waitForRequests(beyond: 10, of: vmm)
@@ -174,7 +174,7 @@ struct ReattachTests {
 
     @Test("Processes that die before they serve anything are given up, and the reason is said")
     func storm() throws {
-        let vmm = try vmm("--on-close", "hold", "--timeout", "none", "--program", "load_4:20000")
+        let vmm = try vmm("--on-close", "hold", "--timeout", "none", "--program", "load_4:5000")
         let supervisor = try supervisor()
         for round in 0..<8 {
             let process = try child(after: round, of: supervisor)
@@ -189,7 +189,7 @@ struct ReattachTests {
 
     @Test("B2: a VMM whose guest is held, with nobody to come, dies at once when it is killed")
     func heldAndKilled() throws {
-        let vmm = try vmm("--on-close", "hold", "--timeout", "none", "--program", "load_4:20000")
+        let vmm = try vmm("--on-close", "hold", "--timeout", "none", "--program", "load_4:5000")
         let emulation = try lonely()
         emulation.signal(SIGKILL)
         try emulation.end()
