@@ -56,7 +56,7 @@ static void kvm_user_time_out(struct kvm_user_device *dev, u32 cpu,
 {
 	dev->counters[KVM_USER_TIMEOUTS]++;
 	/* A thread that waits in read, and may be sent something, is alive. */
-	dev->stalled = !dev->nr_readers || dev->queue.nr_sent >= dev->queue.depth;
+	dev->stalled = !dev->nr_readers || dev->queue.nr_sent >= dev->queue.sent_limit;
 	kvm_user_give_up(dev, cpu, access, -ETIME);
 }
 
@@ -117,7 +117,7 @@ static int kvm_user_wait(struct kvm_user_device *dev, struct kvm_vcpu *vcpu,
 	int ret;
 
 	kvm_user_leave_srcu(vcpu);
-	ret = kvm_user_access_sleep(access, state, READ_ONCE(dev->timeout));
+	ret = kvm_user_access_sleep(access, state);
 	kvm_user_enter_srcu(vcpu);
 
 	if (ret) {
@@ -137,17 +137,18 @@ static int kvm_user_wait(struct kvm_user_device *dev, struct kvm_vcpu *vcpu,
 
 /* How an access may sleep: a signal ends the sleep if the access can be parked. */
 static unsigned int kvm_user_sleep_state(const struct kvm_vcpu *vcpu,
-					 const struct kvm_user_target *target, int len)
+					 const struct kvm_user_target *target, int len,
+					 bool store)
 {
 	if (READ_ONCE(target->dev->park) && target->bus == KVM_USER_BUS_MMIO &&
-	    kvm_user_may_park(vcpu, target->addr, len))
+	    kvm_user_may_park(vcpu, target->addr, len, store))
 		return TASK_INTERRUPTIBLE;
 	return TASK_KILLABLE;
 }
 
 /*
  * A vCPU that makes a new access without KVM_DEV_USER_RESUME gave up the one that
- * is parked.  A later piece of a memory access does not say so.
+ * is parked.  What follows that one in its instruction does not say so.
  */
 static void kvm_user_unpark(struct kvm_vcpu *vcpu, const struct kvm_user_target *target)
 {
@@ -155,14 +156,15 @@ static void kvm_user_unpark(struct kvm_vcpu *vcpu, const struct kvm_user_target 
 	u32 cpu = vcpu->vcpu_idx;
 	struct kvm_user_score *score = &dev->scores[cpu];
 
-	lockdep_assert_held(&dev->queue.lock);
-
-	if (!score->is_parked ||
+	/* Only this vCPU parks here. */
+	if (!READ_ONCE(score->is_parked) ||
 	    (target->bus == KVM_USER_BUS_MMIO && !kvm_user_first_piece(vcpu)))
 		return;
-	score->is_parked = false;
-	if (score->parked.wait_for != KVM_USER_NOTHING)
+	spin_lock(&dev->queue.lock);
+	if (score->is_parked && score->parked.wait_for != KVM_USER_NOTHING)
 		kvm_user_give_up(dev, cpu, &score->parked, -ECANCELED);
+	score->is_parked = false;
+	spin_unlock(&dev->queue.lock);
 }
 
 /* What becomes of a vCPU that made an access. */
@@ -172,6 +174,13 @@ enum kvm_user_course {
 	KVM_USER_GOES_ON,	/* a posted store */
 	KVM_USER_SLEEPS,	/* until kvm_user_wait() returns */
 };
+
+static void kvm_user_await(const struct kvm_user_device *dev, struct kvm_user_access *access,
+			   enum kvm_user_wait what, struct kvm_user_entry *entry)
+{
+	access->left = READ_ONCE(dev->timeout);
+	kvm_user_access_await(access, what, entry);
+}
 
 static enum kvm_user_course
 kvm_user_queue_up(struct kvm_user_device *dev, const struct kvm_user_request *request,
@@ -195,13 +204,13 @@ kvm_user_queue_up(struct kvm_user_device *dev, const struct kvm_user_request *re
 
 	if (entry->state == KVM_USER_WAITING) {
 		dev->counters[KVM_USER_SPACE_WAITS]++;
-		kvm_user_access_await(access, KVM_USER_SPACE, entry);
+		kvm_user_await(dev, access, KVM_USER_SPACE, entry);
 		return KVM_USER_SLEEPS;
 	}
 	kvm_user_accepted(dev, entry);
 	if (store)
 		return KVM_USER_GOES_ON;
-	kvm_user_access_await(access, KVM_USER_REPLY, entry);
+	kvm_user_await(dev, access, KVM_USER_REPLY, entry);
 	return KVM_USER_SLEEPS;
 }
 
@@ -234,7 +243,7 @@ static enum kvm_user_course kvm_user_forward(struct kvm_vcpu *vcpu,
 	bool readable;
 
 	spin_lock(&dev->queue.lock);
-	kvm_user_unpark(vcpu, target);
+	dev->scores[request->cpu].running.addr = target->addr;
 	course = kvm_user_queue_up(dev, request, may_leave);
 	if (course == KVM_USER_LOST)
 		dev->counters[store ? KVM_USER_DROPPED : KVM_USER_ALL_ONES]++;
@@ -246,7 +255,7 @@ static enum kvm_user_course kvm_user_forward(struct kvm_vcpu *vcpu,
 	if (readable)
 		kvm_user_wake_reader(dev);
 	if (course == KVM_USER_SLEEPS &&
-	    kvm_user_wait(dev, vcpu, kvm_user_sleep_state(vcpu, target, request->len)) ==
+	    kvm_user_wait(dev, vcpu, kvm_user_sleep_state(vcpu, target, request->len, store)) ==
 	    -ERESTARTSYS)
 		kvm_user_park(vcpu, target->addr, request->len, val);
 	return course;
@@ -269,7 +278,7 @@ static int kvm_user_await_stores(struct kvm_vcpu *vcpu,
 		lost = true;
 		dev->counters[KVM_USER_ALL_ONES]++;
 	} else if (!done) {
-		kvm_user_access_await(&score->running, KVM_USER_SHADOW, NULL);
+		kvm_user_await(dev, &score->running, KVM_USER_SHADOW, NULL);
 	}
 	spin_unlock(&dev->queue.lock);
 
@@ -277,7 +286,7 @@ static int kvm_user_await_stores(struct kvm_vcpu *vcpu,
 		return 0;
 	if (lost)
 		return -ETIME;
-	return kvm_user_wait(dev, vcpu, kvm_user_sleep_state(vcpu, target, len));
+	return kvm_user_wait(dev, vcpu, kvm_user_sleep_state(vcpu, target, len, false));
 }
 
 /* Answers a load from the shadow image; false if it is to be forwarded, @waited or not. */
@@ -327,6 +336,7 @@ int kvm_user_load(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, i
 	bool waited = false;
 	u64 data;
 
+	kvm_user_unpark(vcpu, target);
 	if (!kvm_user_shadow_load(vcpu, target, len, &data, &waited)) {
 		/* A wait has left kvm->srcu: KVM's bus may not be walked further (B1). */
 		switch (kvm_user_forward(vcpu, target, &request, val, !waited)) {
@@ -358,6 +368,7 @@ int kvm_user_store(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, 
 	struct kvm_user_request request =
 		kvm_user_request(vcpu, target, KVM_USER_STORE, len);
 
+	kvm_user_unpark(vcpu, target);
 	memcpy(&request.data, val, len);
 	/* KVM's fragment has no const; of a store it is only read. */
 	return kvm_user_forward(vcpu, target, &request, (void *)val, true) == KVM_USER_LEFT ?
@@ -390,20 +401,22 @@ static int kvm_user_resumed(struct kvm_user_device *dev, u32 cpu, int ret)
  * kvm_user_resume - wait for a parked access to complete (KVM_DEV_USER_RESUME)
  * @dev: the device
  * @vcpu: any of the VM's
+ * @addr: where the access is that is meant
  * @data: gets what the load gave
  *
- * Return: 0, also if it timed out; -ENOENT: nothing is parked, or the vCPU was run
+ * Return: 0, also if it timed out; -ENOENT: it is not parked, or the vCPU was run
  * meanwhile; -EBUSY: another task waits; -EINTR: a signal, or the VMM wants the
  * vCPU's thread, which would miss a signal that came before the sleep.
  */
-int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u64 *data)
+int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u64 addr,
+		    u64 *data)
 {
 	u32 cpu = vcpu->vcpu_idx;
 	struct kvm_user_score *score = &dev->scores[cpu];
 	int ret = 0;
 
 	spin_lock(&dev->queue.lock);
-	if (!score->is_parked)
+	if (!score->is_parked || score->parked.addr != addr)
 		ret = -ENOENT;
 	else if (score->resuming)
 		ret = -EBUSY;
@@ -411,12 +424,14 @@ int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u6
 		ret = -EINTR;
 	else
 		score->resuming = true;
+	/* A process that hangs has cost its one time limit (B3). */
+	if (!ret && dev->stalled)
+		score->parked.left = 0;
 	spin_unlock(&dev->queue.lock);
 	if (ret)
 		return ret;
 
-	ret = kvm_user_access_sleep(&score->parked, TASK_INTERRUPTIBLE,
-				    READ_ONCE(dev->timeout));
+	ret = kvm_user_access_sleep(&score->parked, TASK_INTERRUPTIBLE);
 
 	spin_lock(&dev->queue.lock);
 	ret = kvm_user_resumed(dev, cpu, ret);
@@ -499,16 +514,20 @@ void kvm_user_reject(struct kvm_user_device *dev, const struct kvm_user_request 
  * @dev: the device, with queue.lock held
  *
  * Stores are dropped and loads give all-ones, as from a device pulled out.
+ *
+ * Return: how many.
  */
-void kvm_user_abort(struct kvm_user_device *dev)
+u32 kvm_user_abort(struct kvm_user_device *dev)
 {
 	struct kvm_user_entry *entry;
+	u32 count = 0;
 
 	while ((entry = kvm_user_queue_any(&dev->queue))) {
 		struct kvm_user_score *score = &dev->scores[entry->request.cpu];
 		bool load = entry->request.type == KVM_USER_LOAD;
 
 		if (entry->state != KVM_USER_RETIRED) {
+			count++;
 			dev->counters[load ? KVM_USER_ALL_ONES : KVM_USER_DROPPED]++;
 			if (load || entry->state == KVM_USER_WAITING)
 				kvm_user_access_finish(kvm_user_score_access(score, entry),
@@ -518,4 +537,5 @@ void kvm_user_abort(struct kvm_user_device *dev)
 		}
 		kvm_user_queue_done(&dev->queue, entry);
 	}
+	return count;
 }

@@ -19,7 +19,7 @@ static_assert(sizeof(struct kvm_dev_user_emulation_fd) == 8);
 static_assert(sizeof(struct kvm_dev_user_pa_range) == 32);
 static_assert(sizeof(struct kvm_dev_user_on_close) == 8);
 static_assert(sizeof(struct kvm_dev_user_park) == 8);
-static_assert(sizeof(struct kvm_dev_user_resume) == 16);
+static_assert(sizeof(struct kvm_dev_user_resume) == 24);
 static_assert(sizeof(struct kvm_dev_user_exchange) == 32);
 static_assert(sizeof(struct kvm_user_shadow_entry) == 32);
 static_assert(sizeof(struct kvm_dev_user_shadow_ctrl) == 16);
@@ -124,7 +124,7 @@ static void kvm_user_destroy(struct kvm_device *kvm_dev)
 	spin_lock(&dev->queue.lock);
 	WRITE_ONCE(dev->dead, true);
 	/* No reply can come from here on: all that is pending may be read. */
-	WRITE_ONCE(dev->queue.depth, U32_MAX);
+	dev->queue.sent_limit = U32_MAX;
 	spin_unlock(&dev->queue.lock);
 	wake_up_all(&dev->readable);
 
@@ -148,7 +148,7 @@ int kvm_user_info(struct kvm_user_device *dev, void __user *arg)
 {
 	struct kvm_dev_user_info info = {
 		.abi_version = KVM_USER_ABI_VERSION,
-		.queue_depth = READ_ONCE(dev->queue.depth),
+		.queue_depth = dev->queue.depth,
 		.max_ranges = KVM_USER_MAX_RANGES,
 		.max_vcpus = dev->nr_scores,
 		.features = KVM_USER_FEATURES,
@@ -233,7 +233,7 @@ static int kvm_user_resume_vcpu(struct kvm_user_device *dev, struct kvm *kvm,
 	/* What is resumed could not be given a second time. */
 	if (clear_user(arg + offsetof(struct kvm_dev_user_resume, data), sizeof(args.data)))
 		return -EFAULT;
-	ret = kvm_user_resume(dev, kvm_get_vcpu(kvm, args.vcpu), &args.data);
+	ret = kvm_user_resume(dev, kvm_get_vcpu(kvm, args.vcpu), args.addr, &args.data);
 	if (ret)
 		return ret;
 	return copy_to_user(arg, &args, sizeof(args)) ? -EFAULT : 0;

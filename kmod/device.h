@@ -105,12 +105,13 @@ int kvm_user_load(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, i
 		  void *val);
 int kvm_user_store(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, int len,
 		   const void *val);
-int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u64 *data);
+int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u64 addr,
+		    u64 *data);
 void kvm_user_admit(struct kvm_user_device *dev);
 int kvm_user_reply(struct kvm_user_device *dev, const struct kvm_user_request *reply);
 void kvm_user_reject(struct kvm_user_device *dev, const struct kvm_user_request *reply,
 		     int error);
-void kvm_user_abort(struct kvm_user_device *dev);
+u32 kvm_user_abort(struct kvm_user_device *dev);
 void kvm_user_wake_reader(struct kvm_user_device *dev);
 
 /* emulation.c */

@@ -4,6 +4,7 @@
  * by KVM_DEV_USER_EXCHANGE; the shadow image by mmap(2).
  */
 #include <linux/anon_inodes.h>
+#include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/module.h>
 #include <linux/poll.h>
@@ -34,7 +35,7 @@ static bool kvm_user_readable(struct kvm_user_device *dev)
 	bool readable;
 
 	spin_lock(&dev->queue.lock);
-	if (dev->queue.nr_sent < dev->queue.depth)
+	if (dev->queue.nr_sent < dev->queue.sent_limit)
 		dev->stalled = false;
 	readable = kvm_user_queue_readable(&dev->queue) || dev->dead;
 	spin_unlock(&dev->queue.lock);
@@ -157,9 +158,12 @@ static ssize_t kvm_user_read(struct kiocb *iocb, struct iov_iter *to)
 	return kvm_user_give(dev, to, !(iocb->ki_filp->f_flags & O_NONBLOCK));
 }
 
-/* Applies a batch.  Returns how many replies were accepted, or the first's error. */
+/*
+ * Applies a batch.  Returns how many replies were accepted, or the first one's
+ * error, of which user space is told if it is the @first of all.
+ */
 static ssize_t kvm_user_accept(struct kvm_user_device *dev,
-			       const struct kvm_user_request *batch, u32 count)
+			       const struct kvm_user_request *batch, u32 count, bool first)
 {
 	bool readable;
 	int ret = 0;
@@ -171,6 +175,8 @@ static ssize_t kvm_user_accept(struct kvm_user_device *dev,
 		if (ret)
 			break;
 	}
+	if (!i && ret && first)
+		kvm_user_reject(dev, batch, ret);
 	readable = kvm_user_queue_readable(&dev->queue);
 	spin_unlock(&dev->queue.lock);
 
@@ -180,21 +186,6 @@ static ssize_t kvm_user_accept(struct kvm_user_device *dev,
 	if (i)
 		return i;
 	return ret;
-}
-
-/* Says that the first reply of a write is bad. */
-static ssize_t kvm_user_refuse(struct kvm_user_device *dev,
-			       const struct kvm_user_request *reply, int error)
-{
-	bool readable;
-
-	spin_lock(&dev->queue.lock);
-	kvm_user_reject(dev, reply, error);
-	readable = kvm_user_queue_readable(&dev->queue);
-	spin_unlock(&dev->queue.lock);
-	if (readable)
-		kvm_user_wake_reader(dev);
-	return error;
 }
 
 /* Takes whole replies: how many bytes were accepted, or the first one's error. */
@@ -208,12 +199,12 @@ static ssize_t kvm_user_take(struct kvm_user_device *dev, struct iov_iter *from)
 				 iov_iter_count(from) / KVM_USER_REQUEST_SIZE);
 		u32 whole = copy_from_iter(batch, want * KVM_USER_REQUEST_SIZE, from) /
 			    KVM_USER_REQUEST_SIZE;
-		ssize_t accepted = whole ? kvm_user_accept(dev, batch, whole) : -EFAULT;
+		ssize_t accepted = whole ? kvm_user_accept(dev, batch, whole, !done) : -EFAULT;
 
 		if (accepted > 0)
 			done += accepted;
 		else if (!done)
-			return whole ? kvm_user_refuse(dev, batch, accepted) : accepted;
+			return accepted;
 		if (accepted != want)
 			break;
 	}
@@ -260,8 +251,6 @@ static int kvm_user_exchange_all(struct kvm_user_device *dev,
 		args->nr_requests = ret / KVM_USER_REQUEST_SIZE;
 	if (ret > 0 || args->nr_replies || ret == -EAGAIN)
 		return 0;
-	if (ret == -ERESTARTSYS)
-		return -EINTR;
 	return ret ?: -ENODEV;
 }
 
@@ -343,7 +332,7 @@ static __poll_t kvm_user_poll(struct file *file, poll_table *wait)
 	poll_wait(file, &dev->readable, wait);
 
 	spin_lock(&dev->queue.lock);
-	if (dev->queue.nr_sent < dev->queue.depth)
+	if (dev->queue.nr_sent < dev->queue.sent_limit)
 		dev->stalled = false;
 	if (kvm_user_queue_readable(&dev->queue))
 		events |= EPOLLIN | EPOLLRDNORM;
@@ -376,7 +365,7 @@ static long kvm_user_ioctl(struct file *file, unsigned int command, unsigned lon
 
 static void kvm_user_close(struct kvm_user_device *dev)
 {
-	u32 redelivered = 0, on_close;
+	u32 redelivered = 0, aborted = 0, on_close;
 
 	/* What the process put into the image is not kept up any more. */
 	kvm_user_shadow_clear_map(&dev->shadow);
@@ -388,17 +377,19 @@ static void kvm_user_close(struct kvm_user_device *dev)
 	if (on_close == KVM_USER_ON_CLOSE_HOLD)
 		redelivered = kvm_user_queue_redeliver(&dev->queue);
 	else
-		kvm_user_abort(dev);
+		aborted = kvm_user_abort(dev);
 	dev->counters[KVM_USER_REDELIVERED] += redelivered;
 	spin_unlock(&dev->queue.lock);
 
-	trace_kvm_user_closed(dev->id, on_close, redelivered);
+	trace_kvm_user_closed(dev->id, on_close, redelivered, aborted);
 	kvm_user_device_put(dev);
 }
 
 static int kvm_user_release(struct inode *inode, struct file *file)
 {
-	kvm_user_close(file->private_data);
+	/* There is none if the device was busy. */
+	if (file->private_data)
+		kvm_user_close(file->private_data);
 	return 0;
 }
 
@@ -423,8 +414,19 @@ static const struct file_operations kvm_user_emulation_fops = {
  */
 int kvm_user_emulation_fd(struct kvm_user_device *dev, u32 flags)
 {
+	struct file *file;
 	bool busy;
 	int fd;
+
+	fd = get_unused_fd_flags(flags);
+	if (fd < 0)
+		return fd;
+	file = anon_inode_getfile("kvm-user-emulation", &kvm_user_emulation_fops, NULL,
+				  O_RDWR | flags);
+	if (IS_ERR(file)) {
+		put_unused_fd(fd);
+		return PTR_ERR(file);
+	}
 
 	spin_lock(&dev->queue.lock);
 	busy = dev->open;
@@ -433,14 +435,14 @@ int kvm_user_emulation_fd(struct kvm_user_device *dev, u32 flags)
 		dev->stalled = false;
 	}
 	spin_unlock(&dev->queue.lock);
-	if (busy)
+	if (busy) {
+		fput(file);
+		put_unused_fd(fd);
 		return -EBUSY;
+	}
 
 	kref_get(&dev->ref);
-	fd = anon_inode_getfd("kvm-user-emulation", &kvm_user_emulation_fops, dev,
-			      O_RDWR | flags);
-	/* The guest may have queued something meanwhile. */
-	if (fd < 0)
-		kvm_user_close(dev);
+	file->private_data = dev;
+	fd_install(fd, file);
 	return fd;
 }

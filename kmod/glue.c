@@ -217,18 +217,25 @@ bool kvm_user_exit_wanted(const struct kvm_vcpu *vcpu)
 	return READ_ONCE(vcpu->run->HINT_UNSAFE_IN_KVM(immediate_exit));
 }
 
-/* KVM's emulator makes accesses of up to so many bytes, in pieces of up to 8. */
-#define KVM_USER_LONGEST	16
+/*
+ * KVM's emulator makes accesses of up to so many bytes, in pieces of up to 8: loads
+ * for vector registers, and stores for REP INS, which reads that much ahead.
+ */
+#define KVM_USER_LONGEST_LOAD	32
+#define KVM_USER_LONGEST_STORE	1024
 
 /**
- * kvm_user_first_piece - is nothing of this access parked or left to the VMM?
+ * kvm_user_first_piece - is nothing of this instruction parked or left to the VMM?
  * @vcpu: the current vCPU, in a memory access
  *
- * Return: false for a piece that follows such a one in the same access.
+ * KVM counts fragments of one access; an instruction may store several times, and
+ * an exit is then needed for one that went before.
+ *
+ * Return: false for what follows such a piece in the same instruction.
  */
 bool kvm_user_first_piece(const struct kvm_vcpu *vcpu)
 {
-	return !vcpu->mmio_nr_fragments;
+	return !vcpu->mmio_nr_fragments && !vcpu->mmio_needed;
 }
 
 /**
@@ -236,6 +243,7 @@ bool kvm_user_first_piece(const struct kvm_vcpu *vcpu)
  * @vcpu: the current vCPU, in a memory access
  * @addr: guest physical address
  * @len: bytes
+ * @store: not a load
  *
  * KVM has room for two fragments.  What follows this piece may need one for the
  * rest of its page and one for the next page: both only if the access is of more
@@ -244,14 +252,15 @@ bool kvm_user_first_piece(const struct kvm_vcpu *vcpu)
  *
  * Return: true if kvm_user_park() may be called.
  */
-bool kvm_user_may_park(const struct kvm_vcpu *vcpu, gpa_t addr, int len)
+bool kvm_user_may_park(const struct kvm_vcpu *vcpu, gpa_t addr, int len, bool store)
 {
+	u32 longest = store ? KVM_USER_LONGEST_STORE : KVM_USER_LONGEST_LOAD;
 	u32 left = PAGE_SIZE - offset_in_page(addr);
 
 	BUILD_BUG_ON(KVM_MAX_MMIO_FRAGMENTS < 2);
 
 	return kvm_user_first_piece(vcpu) && !vcpu->arch.guest_state_protected &&
-	       (len < 8 || left == len || left >= KVM_USER_LONGEST);
+	       (len < 8 || left == len || left >= longest);
 }
 
 /**
@@ -266,8 +275,11 @@ bool kvm_user_may_park(const struct kvm_vcpu *vcpu, gpa_t addr, int len)
  */
 void kvm_user_park(struct kvm_vcpu *vcpu, gpa_t addr, int len, void *val)
 {
-	struct kvm_mmio_fragment *frag = &vcpu->mmio_fragments[vcpu->mmio_nr_fragments++];
+	struct kvm_mmio_fragment *frag;
 
+	if (WARN_ON_ONCE(vcpu->mmio_nr_fragments >= KVM_MAX_MMIO_FRAGMENTS))
+		return;
+	frag = &vcpu->mmio_fragments[vcpu->mmio_nr_fragments++];
 	frag->gpa = addr;
 	frag->data = val;
 	frag->len = len;

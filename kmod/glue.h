@@ -18,7 +18,7 @@ int kvm_user_bus_remove(struct kvm *kvm, enum kvm_bus bus, struct kvm_io_device 
 
 bool kvm_user_exit_wanted(const struct kvm_vcpu *vcpu);
 bool kvm_user_first_piece(const struct kvm_vcpu *vcpu);
-bool kvm_user_may_park(const struct kvm_vcpu *vcpu, gpa_t addr, int len);
+bool kvm_user_may_park(const struct kvm_vcpu *vcpu, gpa_t addr, int len, bool store);
 void kvm_user_park(struct kvm_vcpu *vcpu, gpa_t addr, int len, void *val);
 
 void kvm_user_leave_srcu(struct kvm_vcpu *vcpu) __releases(&vcpu->kvm->srcu);

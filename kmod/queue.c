@@ -27,6 +27,7 @@ int kvm_user_queue_init(struct kvm_user_queue *queue, u32 depth, u32 nr_vcpus)
 
 	*queue = (struct kvm_user_queue) {
 		.depth = depth,
+		.sent_limit = depth,
 		.table_bits = order_base_2(depth) + 1,
 	};
 	spin_lock_init(&queue->lock);
@@ -101,9 +102,15 @@ static void kvm_user_queue_detach(struct kvm_user_queue *queue,
 	list_del(&entry->node);
 }
 
-static void kvm_user_queue_free(struct kvm_user_queue *queue,
-				struct kvm_user_entry *entry)
+/**
+ * kvm_user_queue_done - a request is over
+ * @queue: the device's queue
+ * @entry: not FREE; SENT or RETIRED if its reply has come
+ */
+void kvm_user_queue_done(struct kvm_user_queue *queue, struct kvm_user_entry *entry)
 {
+	lockdep_assert_held(&queue->lock);
+
 	kvm_user_queue_detach(queue, entry);
 	entry->state = KVM_USER_FREE;
 	list_add(&entry->node, &queue->free);
@@ -195,7 +202,7 @@ bool kvm_user_queue_readable(const struct kvm_user_queue *queue)
 {
 	lockdep_assert_held(&queue->lock);
 
-	return !list_empty(&queue->pending) && queue->nr_sent < queue->depth;
+	return !list_empty(&queue->pending) && queue->nr_sent < queue->sent_limit;
 }
 
 /**
@@ -258,7 +265,7 @@ void kvm_user_queue_put_back(struct kvm_user_queue *queue,
 		if (!entry)
 			continue;
 		if (entry->state == KVM_USER_RETIRED) {
-			kvm_user_queue_free(queue, entry);
+			kvm_user_queue_done(queue, entry);
 			continue;
 		}
 		kvm_user_queue_unsend(queue, entry);
@@ -292,18 +299,6 @@ kvm_user_queue_match(struct kvm_user_queue *queue,
 }
 
 /**
- * kvm_user_queue_done - a request is over
- * @queue: the device's queue
- * @entry: not FREE; SENT or RETIRED if its reply has come
- */
-void kvm_user_queue_done(struct kvm_user_queue *queue, struct kvm_user_entry *entry)
-{
-	lockdep_assert_held(&queue->lock);
-
-	kvm_user_queue_free(queue, entry);
-}
-
-/**
  * kvm_user_queue_retire - the vCPU does not wait for this request any more
  * @queue: the device's queue
  * @entry: WAITING, PENDING or SENT
@@ -319,7 +314,7 @@ void kvm_user_queue_retire(struct kvm_user_queue *queue,
 	if (entry->state == KVM_USER_SENT)
 		entry->state = KVM_USER_RETIRED;
 	else
-		kvm_user_queue_free(queue, entry);
+		kvm_user_queue_done(queue, entry);
 }
 
 /**
@@ -341,7 +336,7 @@ u32 kvm_user_queue_redeliver(struct kvm_user_queue *queue)
 
 	list_for_each_entry_safe_reverse(entry, previous, &queue->sent, node) {
 		if (entry->state == KVM_USER_RETIRED) {
-			kvm_user_queue_free(queue, entry);
+			kvm_user_queue_done(queue, entry);
 			continue;
 		}
 		entry->request.flags |= KVM_USER_REQUEST_REDELIVERED;

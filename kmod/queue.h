@@ -32,7 +32,8 @@ struct kvm_user_entry {
 
 struct kvm_user_queue {
 	spinlock_t lock;		/* covers all below, and the device's own state */
-	u32 depth;
+	u32 depth;			/* most that may be posted */
+	u32 sent_limit;			/* most that may be in @sent */
 	u32 posted;			/* stores in @pending */
 	u32 nr_sent;			/* entries in @sent */
 	u64 last_seq;

@@ -4,7 +4,7 @@
  *
  * Everything but init, sleep and stores_done runs under the queue's lock.
  */
-#include <linux/sched/clock.h>
+#include <linux/ktime.h>
 #include <linux/sched/signal.h>
 
 #include "scoreboard.h"
@@ -128,7 +128,9 @@ void kvm_user_score_load_done(struct kvm_user_score *score,
  */
 void kvm_user_score_park(struct kvm_user_score *score)
 {
+	score->parked.addr = score->running.addr;
 	score->parked.data = score->running.data;
+	score->parked.left = score->running.left;
 	kvm_user_access_await(&score->parked, score->running.wait_for,
 			      score->running.entry);
 	score->is_parked = true;
@@ -137,20 +139,19 @@ void kvm_user_score_park(struct kvm_user_score *score)
 
 /**
  * kvm_user_access_sleep - wait for what kvm_user_access_await() noted
- * @access: on which no other task sleeps
+ * @access: on which no other task sleeps; @access->left has the time limit, or
+ *	MAX_SCHEDULE_TIMEOUT, and keeps what is left of it
  * @state: TASK_KILLABLE, or TASK_INTERRUPTIBLE for any signal to end it
- * @timeout: in jiffies, MAX_SCHEDULE_TIMEOUT for none
  *
- * "Unsafe" since KVM_RUN sleeps here with vcpu->mutex held, which no other task
- * needs for being frozen: a wait must not hold up a system suspend.
+ * A wait must not hold up a system suspend.  "Unsafe" since KVM_RUN sleeps here
+ * with vcpu->mutex held; only who wants that very vCPU is held up.
  *
  * Return: 0 when it has come; -ETIME, -EINTR (a fatal signal) or -ERESTARTSYS
  * (another one) if not, though it may come until the queue's lock is held.
  */
-int kvm_user_access_sleep(struct kvm_user_access *access, unsigned int state,
-			  long timeout)
+int kvm_user_access_sleep(struct kvm_user_access *access, unsigned int state)
 {
-	u64 start = local_clock();
+	u64 start = ktime_get_ns();
 	int ret = 0;
 
 	might_sleep();
@@ -161,16 +162,18 @@ int kvm_user_access_sleep(struct kvm_user_access *access, unsigned int state,
 		if (smp_load_acquire(&access->wait_for) == KVM_USER_NOTHING)
 			break;
 		if (signal_pending_state(state, current)) {
-			ret = fatal_signal_pending(current) ? -EINTR : -ERESTARTSYS;
+			/* What is not to be parked was killed, seen so already or not. */
+			ret = state == TASK_KILLABLE || fatal_signal_pending(current) ?
+			      -EINTR : -ERESTARTSYS;
 			break;
 		}
-		if (!timeout) {
+		if (!access->left) {
 			ret = -ETIME;
 			break;
 		}
-		timeout = schedule_timeout(timeout);
+		access->left = schedule_timeout(access->left);
 	}
 	finish_rcuwait(&access->sleeper);
-	WRITE_ONCE(access->longest, max(access->longest, local_clock() - start));
+	WRITE_ONCE(access->longest, max(access->longest, ktime_get_ns() - start));
 	return ret;
 }

@@ -25,8 +25,10 @@ enum kvm_user_wait {
 struct kvm_user_access {
 	struct rcuwait sleeper;
 	struct kvm_user_entry *entry;
+	u64 addr;		/* guest physical, for whoever resumes it */
 	u64 data;		/* what the load gave */
-	u64 longest;		/* wait so far, in ns; the sleeper's own */
+	u64 longest;		/* wait so far, in ns; the sleeper's own, as is ... */
+	long left;		/* ... how many jiffies it may still wait */
 	enum kvm_user_wait wait_for;
 };
 
@@ -52,7 +54,6 @@ void kvm_user_score_park(struct kvm_user_score *score);
 void kvm_user_access_await(struct kvm_user_access *access, enum kvm_user_wait what,
 			   struct kvm_user_entry *entry);
 void kvm_user_access_finish(struct kvm_user_access *access, u64 data);
-int kvm_user_access_sleep(struct kvm_user_access *access, unsigned int state,
-			  long timeout);
+int kvm_user_access_sleep(struct kvm_user_access *access, unsigned int state);
 
 #endif /* KVM_USER_SCOREBOARD_H */

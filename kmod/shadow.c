@@ -167,33 +167,29 @@ static bool kvm_user_image_mapped(const struct kvm_user_image *image)
  */
 int kvm_user_shadow_resize(struct kvm_user_shadow *shadow, u64 size)
 {
-	struct kvm_user_image *new, *old;
-	bool busy;
+	struct kvm_user_image *new;
+	int ret = 0;
 
 	if (!size || !PAGE_ALIGNED(size))
 		return -EINVAL;
 	if (size > kvm_user_shadow_max_size())
 		return -E2BIG;
-	new = kvm_user_image_alloc(size);
-	if (IS_ERR(new))
-		return PTR_ERR(new);
 
 	mutex_lock(&shadow->lock);
-	old = shadow->image;
-	busy = rcu_access_pointer(shadow->map) || kvm_user_image_mapped(old);
-	if (!busy)
-		shadow->image = new;
-	mutex_unlock(&shadow->lock);
-
-	if (busy) {
-		kvm_user_image_put(new);
-		return -EBUSY;
+	if (rcu_access_pointer(shadow->map) || kvm_user_image_mapped(shadow->image)) {
+		ret = -EBUSY;
+		goto unlock;
 	}
-	/* A load may still have the last map, which was emptied just now. */
-	if (old)
-		synchronize_rcu();
-	kvm_user_image_put(old);
-	return 0;
+	new = kvm_user_image_alloc(size);
+	if (IS_ERR(new)) {
+		ret = PTR_ERR(new);
+		goto unlock;
+	}
+	kvm_user_image_put(shadow->image);
+	shadow->image = new;
+unlock:
+	mutex_unlock(&shadow->lock);
+	return ret;
 }
 
 /**
@@ -282,15 +278,17 @@ static bool kvm_user_map_prepare(struct kvm_user_map *map, u64 image_size)
 	return true;
 }
 
-/* With @map NULL, empties it.  Loads that are under way see the old or the new. */
+/* With @map NULL, empties it.  Waits for the loads that use the old one. */
 static void kvm_user_shadow_replace_map(struct kvm_user_shadow *shadow,
 					struct kvm_user_map *map)
 {
 	struct kvm_user_map *old;
 
 	old = rcu_replace_pointer(shadow->map, map, lockdep_is_held(&shadow->lock));
-	if (old)
-		kvfree_rcu(old, rcu);
+	if (old) {
+		synchronize_rcu();
+		kvfree(old);
+	}
 }
 
 /**
@@ -308,6 +306,7 @@ int kvm_user_shadow_set_map(struct kvm_user_shadow *shadow, struct kvm_user_map 
 	valid = shadow->image && kvm_user_map_prepare(map, shadow->image->size);
 	if (valid) {
 		map->data = shadow->image->data;
+		map->size = shadow->image->size;
 		kvm_user_shadow_replace_map(shadow, map);
 	}
 	mutex_unlock(&shadow->lock);
@@ -353,10 +352,10 @@ static const void *kvm_user_map_find(const struct kvm_user_map *map, u32 range_i
 	at = offset - entry->offset;
 	if (at >= entry->len || len > entry->len - at)
 		return NULL;
-	at = array_index_nospec(at, entry->len);
-	if (!IS_ALIGNED(offset, len) || !IS_ALIGNED(entry->image_offset + at, len))
+	at += entry->image_offset;
+	if (!IS_ALIGNED(offset, len) || !IS_ALIGNED(at, len))
 		return NULL;
-	return map->data + entry->image_offset + at;
+	return map->data + array_index_nospec(at, map->size);
 }
 
 /* Single-copy atomic: one load of the processor's, since @at is aligned to @len. */

@@ -14,8 +14,8 @@ struct kvm_user_image;
 struct vm_area_struct;
 
 struct kvm_user_map {
-	struct rcu_head rcu;
-	const void *data;		/* the image's */
+	const void *data;		/* the image */
+	u64 size;
 	u32 nr_entries;
 	struct kvm_user_shadow_entry entries[];	/* by range and offset */
 };

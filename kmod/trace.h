@@ -183,29 +183,31 @@ TRACE_EVENT(kvm_user_shadow_load,
 		  __entry->data)
 );
 
-/* The last close of the emulation descriptor; what will be delivered again. */
+/* The last close of the emulation descriptor, and what becomes of its requests. */
 TRACE_EVENT(kvm_user_closed,
-	TP_PROTO(u32 dev, u32 on_close, u32 redelivered),
-	TP_ARGS(dev, on_close, redelivered),
+	TP_PROTO(u32 dev, u32 on_close, u32 redelivered, u32 aborted),
+	TP_ARGS(dev, on_close, redelivered, aborted),
 
 	TP_STRUCT__entry(
 		__field(u32, dev)
 		__field(u32, on_close)
 		__field(u32, redelivered)
+		__field(u32, aborted)
 	),
 
 	TP_fast_assign(
 		__entry->dev = dev;
 		__entry->on_close = on_close;
 		__entry->redelivered = redelivered;
+		__entry->aborted = aborted;
 	),
 
-	TP_printk("dev=%u %s redelivered=%u", __entry->dev,
+	TP_printk("dev=%u %s redelivered=%u aborted=%u", __entry->dev,
 		  __print_symbolic(__entry->on_close,
 				   { KVM_USER_ON_CLOSE_ABORT, "abort" },
 				   { KVM_USER_ON_CLOSE_HOLD, "hold" },
 				   { KVM_USER_ON_CLOSE_EXIT, "exit" }),
-		  __entry->redelivered)
+		  __entry->redelivered, __entry->aborted)
 );
 
 /* A range was placed, moved, or removed (len 0). */

@@ -30,12 +30,14 @@ extension ControlDescriptor {
     ///
     /// `VirtualCPU.run()` does this for its callers. Any thread of the VMM may.
     ///
-    /// - Parameter vcpu: the vCPU's `ordinal`.
-    /// - Returns: what it gave; `.notParked` if nothing of that vCPU's is parked here; `.interrupted` if a signal came, or
+    /// - Parameters:
+    ///   - vcpu: the vCPU's `ordinal`.
+    ///   - address: of the exit, in guest physical memory: an exit at another one is not for what is parked.
+    /// - Returns: what it gave; `.notParked` if no access of that vCPU's is parked there; `.interrupted` if a signal came, or
     ///   `immediate_exit` is set in the vCPU's `struct kvm_run`.
     /// - Throws: ``ForwardingError``: EINVAL if there is no such vCPU, EBUSY while another thread waits for it.
-    public func resume(vcpu: UInt32) throws(ForwardingError) -> AccessResumption {
-        try descriptor.resume(vcpu: vcpu)
+    public func resume(vcpu: UInt32, at address: UInt64) throws(ForwardingError) -> AccessResumption {
+        try descriptor.resume(vcpu: vcpu, at: address)
     }
 }
 
@@ -88,7 +90,7 @@ private final class ParkingDevice: ParkedAccesses {
         // Spares the exits that are the VMM's own a system call each.
         guard placed.mayHold(access.address) else { return .notParked }
         do throws(ForwardingError) {
-            return try descriptor.resume(vcpu: vcpu)
+            return try descriptor.resume(vcpu: vcpu, at: access.address)
         } catch {
             throw KVMError(call: error.call, errno: error.errno)
         }
@@ -116,8 +118,8 @@ private final class PlacedMemory: Sendable {
 
 extension OwnedDescriptor {
     /// KVM_DEV_USER_RESUME, for this descriptor's two owners.
-    fileprivate func resume(vcpu: UInt32) throws(ForwardingError) -> AccessResumption {
-        var raw = kvm_dev_user_resume(vcpu: vcpu, pad: 0, data: 0)
+    fileprivate func resume(vcpu: UInt32, at address: UInt64) throws(ForwardingError) -> AccessResumption {
+        var raw = kvm_dev_user_resume(addr: address, data: 0, vcpu: vcpu, pad: 0)
         do throws(Errno) {
             try ioctl(CKVMUSER_RESUME, &raw, onInterrupt: .fail)
             return .complete(raw.data)

@@ -317,7 +317,7 @@ struct FaultInjectionTests {
         let program = try guest.start(.loadLoop(.four), arguments, on: 0) { exit, vcpu in
             guard exit != .interrupted else { return }
             let faults = try FaultInjection()
-            var resume = kvm_dev_user_resume()
+            var resume = kvm_dev_user_resume(addr: ForwardedGuest.base, data: 0, vcpu: 0, pad: 0)
             let failures = try faults.eachFault { nth in
                 try faults.failing(nth) { () throws(Errno) in
                     try control.value.descriptor.ioctl(CKVMUSER_RESUME, &resume)

@@ -258,7 +258,7 @@ struct ParkingTests {
                 #expect(errno(guest.control, CKVMUSER_PARK, park) == .invalidArgument)
             }
             for raw in [(0, 1), (0, 0x8000_0000), (1, 0), (1 << 16, 0), (UInt32.max, 0)] as [(UInt32, UInt32)] {
-                let resume = kvm_dev_user_resume(vcpu: raw.0, pad: raw.1, data: 0)
+                let resume = kvm_dev_user_resume(addr: ForwardedGuest.base, data: 0, vcpu: raw.0, pad: raw.1)
                 #expect(errno(guest.control, CKVMUSER_RESUME, resume) == .invalidArgument)
             }
         }
@@ -297,7 +297,7 @@ struct ParkingTests {
             _ = try park(guest, hold)
             // Its thread is out of the kernel: the signal ends nothing, the flag stays.
             guest.interrupt(0)
-            #expect(try guest.control.resume(vcpu: 0) == .interrupted)
+            #expect(try guest.control.resume(vcpu: 0, at: ForwardedGuest.base) == .interrupted)
             hold.release()
             try #require(eventually { hold.held[0]?.parked == load() })
             // The flag has been obeyed, and is gone.
@@ -314,22 +314,24 @@ struct ParkingTests {
     func nothingParked() throws {
         try withParking { guest, hold in
             let emulation = try guest.control.makeEmulationDescriptor()
-            #expect(try guest.control.resume(vcpu: 0) == .notParked)
+            #expect(try guest.control.resume(vcpu: 0, at: ForwardedGuest.base) == .notParked)
             let ticket = try guest.begin(.deviceLoad())
             let request = try emulation.take(exactly: 1)[0]
             // A vCPU that waits in KVM_RUN has nothing parked.
-            #expect(try guest.control.resume(vcpu: 0) == .notParked)
+            #expect(try guest.control.resume(vcpu: 0, at: ForwardedGuest.base) == .notParked)
             _ = try park(guest, hold)
             try emulation.reply(request, 0x11)
+            // The exit that the VMM asks about was another one.
+            #expect(try guest.control.resume(vcpu: 0, at: ForwardedGuest.base + 4) == .notParked)
             hold.release()
             #expect(try guest.finish(ticket) == 0x11)
-            #expect(try guest.control.resume(vcpu: 0) == .notParked)
+            #expect(try guest.control.resume(vcpu: 0, at: ForwardedGuest.base) == .notParked)
         }
     }
 
     /// RESUME of vCPU 0 on a thread of its own.
     private func resume(_ guest: ForwardedGuest) throws -> BackgroundTask<AccessResumption> {
-        try BackgroundTask { try guest.control.resume(vcpu: 0) }
+        try BackgroundTask { try guest.control.resume(vcpu: 0, at: ForwardedGuest.base) }
     }
 
     /// Interrupts RESUME until it has ended, whenever it begins to wait.
@@ -430,7 +432,7 @@ struct ParkingTests {
             #expect(throws: Errno.invalidArgument) { try emulation.reply(stale, 1) }
             try emulation.reply(request, 2)
             #expect(try guest.finish(second) == 2)
-            #expect(try guest.control.resume(vcpu: 0) == .notParked)
+            #expect(try guest.control.resume(vcpu: 0, at: ForwardedGuest.base) == .notParked)
         }
     }
 
@@ -507,8 +509,8 @@ struct ParkingTests {
         try ModuleUnderTest.load()
         let abandoned = try Abandoned(.reply)
         try abandoned.emulation.reply(try abandoned.emulation.take(exactly: 1)[0], 0x1122)
-        #expect(try abandoned.control.resume(vcpu: 0) == .complete(0x1122))
-        #expect(try abandoned.control.resume(vcpu: 0) == .notParked)
+        #expect(try abandoned.control.resume(vcpu: 0, at: ForwardedGuest.base) == .complete(0x1122))
+        #expect(try abandoned.control.resume(vcpu: 0, at: ForwardedGuest.base) == .notParked)
     }
 
     @Test("B4: and in a store that waits for space: it is queued in its turn")
@@ -518,7 +520,7 @@ struct ParkingTests {
             let stores = try abandoned.emulation.take(exactly: 1)
             #expect(stores.map(\.data) == [1])
             try abandoned.emulation.acknowledge(stores)
-            #expect(try abandoned.control.resume(vcpu: 0) == .complete(0))
+            #expect(try abandoned.control.resume(vcpu: 0, at: ForwardedGuest.base) == .complete(0))
             #expect(try abandoned.emulation.take(exactly: 1).map(\.data) == [2])
         }
     }

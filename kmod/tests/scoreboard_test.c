@@ -189,7 +189,8 @@ static int sleeper_run(void *data)
 	allow_signal(SIGKILL);
 	if (sleeper->signal)
 		send_sig(sleeper->signal, current, 1);
-	sleeper->ret = kvm_user_access_sleep(sleeper->access, sleeper->state, sleeper->timeout);
+	sleeper->access->left = sleeper->timeout;
+	sleeper->ret = kvm_user_access_sleep(sleeper->access, sleeper->state);
 	sleeper->data = sleeper->access->data;
 	flush_signals(current);
 	kthread_complete_and_exit(&sleeper->done, 0);
@@ -392,7 +393,8 @@ static int rally_run(void *data)
 	u64 i;
 
 	for (i = 1; i <= ROUNDS && !rally->ret; i++) {
-		rally->ret = kvm_user_access_sleep(&rally->there, TASK_KILLABLE, 10 * HZ);
+		rally->there.left = 10 * HZ;
+		rally->ret = kvm_user_access_sleep(&rally->there, TASK_KILLABLE);
 		if (!rally->ret && rally->there.data != i)
 			rally->ret = -EILSEQ;
 		kvm_user_access_await(&rally->there, KVM_USER_REPLY, NULL);
@@ -420,7 +422,8 @@ static void scoreboard_publishes(struct kunit *test)
 	for (i = 1; i <= ROUNDS && !ret; i++) {
 		kvm_user_access_await(&rally->back, KVM_USER_REPLY, NULL);
 		kvm_user_access_finish(&rally->there, i);
-		ret = kvm_user_access_sleep(&rally->back, TASK_KILLABLE, 10 * HZ);
+		rally->back.left = 10 * HZ;
+		ret = kvm_user_access_sleep(&rally->back, TASK_KILLABLE);
 		KUNIT_EXPECT_EQ(test, rally->back.data, i);
 	}
 	KUNIT_EXPECT_EQ(test, ret, 0);

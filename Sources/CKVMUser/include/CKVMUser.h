@@ -29,7 +29,7 @@ _Static_assert(sizeof(struct kvm_dev_user_emulation_fd) == 8, "kvm_dev_user_emul
 _Static_assert(sizeof(struct kvm_dev_user_pa_range) == 32, "kvm_dev_user_pa_range");
 _Static_assert(sizeof(struct kvm_dev_user_on_close) == 8, "kvm_dev_user_on_close");
 _Static_assert(sizeof(struct kvm_dev_user_park) == 8, "kvm_dev_user_park");
-_Static_assert(sizeof(struct kvm_dev_user_resume) == 16, "kvm_dev_user_resume");
+_Static_assert(sizeof(struct kvm_dev_user_resume) == 24, "kvm_dev_user_resume");
 _Static_assert(sizeof(struct kvm_dev_user_exchange) == 32, "kvm_dev_user_exchange");
 _Static_assert(sizeof(struct kvm_user_shadow_entry) == 32, "kvm_user_shadow_entry");
 _Static_assert(sizeof(struct kvm_dev_user_shadow_ctrl) == 16, "kvm_dev_user_shadow_ctrl");

@@ -33,7 +33,8 @@
  * private, or beyond the image.  EPERM: executable.  ENODEV: the VM is gone.  A
  * mapping outlives descriptor and VM, and does not keep the descriptor open.
  *
- * An access that waits beyond the time limit is given up: a load reads all-ones,
+ * An access that waits beyond the time limit is given up (each piece of one, if KVM
+ * makes it in pieces, has the whole limit): a load reads all-ones,
  * a store that found the queue full is dropped, and so is every further one, at
  * once, until the process shows that it lives: it reads, writes or polls.  While
  * no emulation descriptor is open, KVM_DEV_USER_ON_CLOSE says what accesses get.
@@ -149,13 +150,15 @@ struct kvm_dev_user_pa_range {
  * define KVM_USER_ON_CLOSE_HOLD - accesses wait for a new emulation descriptor
  *
  * Stores that the queue has space for are taken, all else waits up to the time
- * limit.  Requests that were read and not replied to are delivered again.
+ * limit; once that has passed, nothing more waits until there is a descriptor.
+ * Requests that were read and not replied to are delivered again.
  */
 #define KVM_USER_ON_CLOSE_HOLD	1
 /**
  * define KVM_USER_ON_CLOSE_EXIT - accesses go to the VMM
  *
- * As KVM_EXIT_MMIO or KVM_EXIT_IO.  What was under way at the close is aborted.
+ * As KVM_EXIT_MMIO or KVM_EXIT_IO.  What was under way at the close is aborted; of
+ * a string instruction on ports only the first element makes an exit.
  */
 #define KVM_USER_ON_CLOSE_EXIT	2
 
@@ -181,15 +184,17 @@ struct kvm_dev_user_park {
 
 /**
  * struct kvm_dev_user_resume - for KVM_DEV_USER_RESUME
- * @vcpu: in: index of the vCPU, in the order of creation
- * @pad: must be 0
+ * @addr: in: run->mmio.phys_addr of the exit
  * @data: out: what the load gave; of less than 8 bytes the upper ones, and the
  *	whole of a store, mean nothing
+ * @vcpu: in: index of the vCPU, in the order of creation
+ * @pad: must be 0
  */
 struct kvm_dev_user_resume {
+	__u64 addr;
+	__u64 data;
 	__u32 vcpu;
 	__u32 pad;
-	__u64 data;
 };
 
 /**
@@ -352,9 +357,14 @@ struct kvm_dev_user_shadow_ctrl {
  * Takes a &struct kvm_dev_user_park.  While enabled, a signal to a thread whose
  * vCPU waits here makes KVM_RUN return as KVM_EXIT_MMIO for that access, while
  * the request stays where it is.  KVM_DEV_USER_RESUME is then owed before the
- * next KVM_RUN of that vCPU, else the request is given up: its reply is ESTALE,
- * or it is a store that is dropped.  Not parked are accesses to ports, and
- * pieces of a larger access but the first.
+ * next KVM_RUN of that vCPU, else the request is given up at the vCPU's next access
+ * to the device: its reply is ESTALE, or it is a store that is dropped.
+ *
+ * Some accesses are not parked, but wait as ever: to ports; what follows a parked
+ * access in its instruction; 8 bytes, where KVM could run out of fragments if they
+ * began a longer access: a load that ends less than 24, a store that ends less than
+ * 1016 bytes before the end of a page, but not at it.  A load that the shadow image
+ * would have answered after older stores becomes a request, in order to be parked.
  */
 #define KVM_DEV_USER_PARK		_IOW(KVMIO, 0xf5, struct kvm_dev_user_park)
 
@@ -363,9 +373,11 @@ struct kvm_dev_user_shadow_ctrl {
  *
  * Takes a &struct kvm_dev_user_resume and waits for the load's reply, as KVM_RUN
  * would have done, or for the store to be queued.  With @data in run->mmio.data
- * the vCPU can then be run.  ENOENT: nothing is parked, the exit is the VMM's.
- * EINTR: a signal, or run->immediate_exit was set and it had not completed; the
- * access stays parked.  EBUSY: another thread waits for it.  EINVAL: no such vCPU.
+ * the vCPU can then be run.  ENOENT: nothing is parked, or at another address: the
+ * exit is the VMM's.  EINTR: a signal that the calling thread does not block, or
+ * run->immediate_exit was set and the access had not completed; it stays parked.
+ * EBUSY: another thread waits for it.  EINVAL: no such vCPU.  The time limit goes
+ * on with what the access has left of it.
  */
 #define KVM_DEV_USER_RESUME		_IOWR(KVMIO, 0xf6, struct kvm_dev_user_resume)
 
@@ -378,7 +390,7 @@ struct kvm_dev_user_shadow_ctrl {
  * were accepted, then requests.  Fails as write(2) does where the first reply is
  * bad.  Without KVM_USER_EXCHANGE_WAIT, on a non-blocking descriptor, or where a
  * signal or the end of the VM ends the wait after replies were accepted, it
- * succeeds with no request; with none accepted a signal is EINTR.
+ * succeeds with no request; with none accepted a signal is EINTR, as for read(2).
  */
 #define KVM_DEV_USER_EXCHANGE		_IOWR(KVMIO, 0xf8, struct kvm_dev_user_exchange)
 
@@ -394,9 +406,10 @@ struct kvm_dev_user_shadow_ctrl {
 /**
  * define KVM_DEV_USER_SHADOW_CTRL - say which loads the shadow image answers
  *
- * Takes a &struct kvm_dev_user_shadow_ctrl, which replaces the whole map.  EINVAL:
- * entries of a range overlap, or one leaves the image.  E2BIG: too many.  The last
- * close of the emulation descriptor empties the map; the image stays.
+ * Takes a &struct kvm_dev_user_shadow_ctrl, which replaces the whole map; once it
+ * returns, no load uses the old one.  EINVAL: entries of a range overlap, or one
+ * leaves the image.  E2BIG: too many.  The last close of the emulation descriptor
+ * empties the map; the image stays.
  */
 #define KVM_DEV_USER_SHADOW_CTRL	_IOW(KVMIO, 0xfa, struct kvm_dev_user_shadow_ctrl)
 
