@@ -152,6 +152,8 @@ let package = Package(
                 "Fuzz", "LinuxSystem", system, .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Tests/FuzzCommand", swiftSettings: strict),
+        .executableTarget(
+            name: "KillableEmulation", dependencies: ["CConformance", "CKVMUser"], path: "Tests/KillableEmulation"),
         .testTarget(
             name: "Conformance",
             dependencies: [
