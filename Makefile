@@ -16,6 +16,8 @@ test: ## run every test: on this machine, and in the lab on each kernel
 	@scripts/test
 sanitize: ## run the tests on kernels with KASAN, lockdep, KCSAN, kmemleak and fault injection, which are built first
 	@scripts/sanitize
+fuzz: ## do random operations against a model in the lab: DURATION=seconds SEED=number KERNEL=kasan|6.1|6.12
+	@scripts/fuzz
 lint: ## run the formatters and checkers
 	@scripts/lint
 clean: ## remove what was built; the cache stays
@@ -23,4 +25,4 @@ clean: ## remove what was built; the cache stays
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-.PHONY: deps build module demo test sanitize lint clean help
+.PHONY: deps build module demo test sanitize fuzz lint clean help

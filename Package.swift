@@ -73,13 +73,16 @@ let package = Package(
         .target(
             name: "KernelModule", dependencies: ["CKVM", "CLinuxSystem", "Ckmod", "Cudev", "LinuxSystem", system],
             swiftSettings: strict),
+        .target(
+            name: "Observability", dependencies: ["KernelModule", "LinuxSystem", system], swiftSettings: strict),
         .target(name: "Lab", dependencies: ["LinuxSystem", system], swiftSettings: strict),
 
         .executableTarget(
             name: "mmiofd",
             dependencies: [
-                "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule", "Lab",
-                "ForwardingProcesses", "LinuxSystem", logging, system,
+                "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule",
+                "Observability",
+                "Lab", "ForwardingProcesses", "LinuxSystem", logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -89,35 +92,71 @@ let package = Package(
             name: "Doorbell", dependencies: ["DeviceEmulation", "LinuxSystem", "MMIOForwarding"],
             path: "Examples/Doorbell", swiftSettings: [.swiftLanguageMode(.v6)]),
 
+        .target(name: "SeededRandom", path: "Tests/SeededRandom", swiftSettings: strict),
         .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem", system], swiftSettings: strict),
-        .testTarget(name: "KVMTests", dependencies: ["KVM", "GuestPrograms", system], swiftSettings: strict),
-        .testTarget(name: "MMIOForwardingTests", dependencies: ["MMIOForwarding"], swiftSettings: strict),
+        .testTarget(
+            name: "KVMTests",
+            dependencies: ["KVM", "GuestPrograms", "CKVM", "Fuzzing", "SeededRandom", "LinuxSystem", system],
+            swiftSettings: strict),
+        .testTarget(
+            name: "MMIOForwardingTests",
+            dependencies: ["MMIOForwarding", "CKVMUser", "Fuzzing", "SeededRandom", "LinuxSystem", system],
+            swiftSettings: strict),
         .testTarget(
             name: "DeviceEmulationTests",
-            dependencies: ["DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "LinuxSystem", system],
+            dependencies: [
+                "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "Fuzzing", "SeededRandom", "LinuxSystem",
+                system,
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "ReferenceDevicesTests",
-            dependencies: ["ReferenceDevices", "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding"],
+            dependencies: [
+                "ReferenceDevices", "DeviceEmulation", "DeviceEmulationTesting", "MMIOForwarding", "Fuzzing",
+                "SeededRandom",
+            ],
             swiftSettings: strict),
         .testTarget(
-            name: "KernelModuleTests", dependencies: ["KernelModule", "LinuxSystem", system], swiftSettings: strict),
+            name: "KernelModuleTests",
+            dependencies: ["KernelModule", "Fuzzing", "SeededRandom", "LinuxSystem", system],
+            swiftSettings: strict),
         .testTarget(
             name: "ForwardingProcessesTests",
             dependencies: [
                 "ForwardingProcesses", "GuestPrograms", "ReferenceDevices", "DeviceEmulation", "MMIOForwarding",
-                "LinuxSystem", system,
+                "Fuzzing", "SeededRandom", "LinuxSystem", logging, system,
             ],
             swiftSettings: strict),
-        .testTarget(name: "LabTests", dependencies: ["Lab"], swiftSettings: strict),
+        .testTarget(
+            name: "ObservabilityTests",
+            dependencies: ["Observability", "KernelModule", "Fuzzing", "SeededRandom", "LinuxSystem", system],
+            swiftSettings: strict),
+        .testTarget(name: "LabTests", dependencies: ["Lab", "Fuzzing", "SeededRandom"], swiftSettings: strict),
+        // What a hostile kernel or process would give the tests above.
+        .target(
+            name: "Fuzzing", dependencies: ["SeededRandom", "MMIOForwarding", "LinuxSystem", system],
+            path: "Tests/Fuzzing",
+            swiftSettings: strict),
         // Runs in the lab, against the real module.
         .target(name: "CConformance", path: "Tests/CConformance"),
+        // Random operations on both descriptors, and a model of what they may do; runs in the lab.
+        .target(name: "CFuzz", path: "Tests/CFuzz"),
+        .target(
+            name: "Fuzz", dependencies: ["CFuzz", "CKVMUser", "KVM", "MMIOForwarding", "GuestPrograms", "LinuxSystem", system],
+            path: "Tests/Fuzz", swiftSettings: strict),
+        .testTarget(
+            name: "FuzzTests", dependencies: ["Fuzz", "CKVMUser", "GuestPrograms"], swiftSettings: strict),
+        .executableTarget(
+            name: "mmiofd-fuzz",
+            dependencies: [
+                "Fuzz", "LinuxSystem", system, .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Tests/FuzzCommand", swiftSettings: strict),
         .testTarget(
             name: "Conformance",
             dependencies: [
                 "CConformance", "CKVMUser", "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices",
-                "GuestPrograms", "KernelModule",
-                "LinuxSystem", system,
+                "GuestPrograms", "KernelModule", "LinuxSystem", "SeededRandom", system,
             ],
             swiftSettings: strict),
     ]

@@ -32,16 +32,28 @@ step() {
     fi
 }
 
-# swift_tests NAME COMMAND...: runs Swift tests and counts each. A run that ends badly without naming a test, or that
-# runs none, is one failure.
-swift_tests() {
-    local name=$1 log status=0 good bad
-    # shellcheck disable=SC2154
-    log=$logs/$(tr -c 'a-zA-Z0-9.\n' '-' <<<"$1").log
-    shift
-    "$@" 2>&1 | tee "$log" || status=$?
-    good=$(grep -cE '^[^ ]+ Test [^ ].* passed after [0-9.]+ seconds' <(grep -vE '^[^ ]+ Test (run with|case passing) ' "$log"))
-    bad=$(grep -cE '^[^ ]+ Test [^ ].* failed after [0-9.]+ seconds' <(grep -vE '^[^ ]+ Test (run with|case passing) ' "$log"))
+# count_last_line LOG: adds what another script of ours has counted, "3 passed, 0 failed".
+count_last_line() {
+    local good bad
+    if read -r good _ bad _ < <(tail -n 1 "$1") && [[ "$good $bad" =~ ^[0-9]+\ [0-9]+$ ]]; then
+        passed=$((passed + good))
+        failed=$((failed + bad))
+    else
+        fail_test "$1 ends early"
+    fi
+}
+
+# swift_results LOG passed|failed: how many Swift tests did so far.
+swift_results() {
+    grep -E "^[^ ]+ Test [^ ].* $2 after [0-9.]+ seconds" "$1" | grep -cvE '^[^ ]+ Test (run with|case passing) '
+}
+
+# count_swift_tests NAME LOG STATUS: counts each Swift test of a run that ended with that status. One that ends badly without
+# naming a test, or that runs none, is one failure.
+count_swift_tests() {
+    local name=$1 log=$2 status=$3 good bad
+    good=$(swift_results "$log" passed)
+    bad=$(swift_results "$log" failed)
     passed=$((passed + good))
     failed=$((failed + bad))
     printf '%s: %d passed, %d failed\n' "$name" "$good" "$bad"
@@ -50,6 +62,16 @@ swift_tests() {
     elif ((good + bad == 0)); then
         fail_test "$name: no test ran"
     fi
+}
+
+# swift_tests NAME COMMAND...: runs Swift tests and counts each.
+swift_tests() {
+    local name=$1 log status=0
+    # shellcheck disable=SC2154
+    log=$logs/$(tr -c 'a-zA-Z0-9.\n' '-' <<<"$1").log
+    shift
+    "$@" 2>&1 | tee "$log" || status=$?
+    count_swift_tests "$name" "$log" "$status"
 }
 
 # finish: the last line counts them all.

@@ -2,8 +2,7 @@
 /*
  * Accesses on demand.  The scratch's first words are a mailbox:
  *	+0	sequence: the host counts it up when the command below is complete
- *	+8	command: 0 end; 1-4 load of 1, 2, 4, 8 bytes; 5-8 store; 9-11 IN of 1, 2, 4; 12-14 OUT; 15 load of 16;
- *		16 store of 16
+ *	+8	command: 0 end, else as commands.h has them
  *	+16	address or port
  *	+24	value to store, 16 bytes
  *	+64	sequence: the guest copies it here when the command is done and its value is below
@@ -11,16 +10,7 @@
  * The guest spins.  x86 keeps stores in order, and so the sequence comes last.
  */
 #include "guest.h"
-
-.macro COMMAND number
-	cmp	$\number, %ecx
-	jne	1f
-.endm
-
-.macro DONE
-	jmp	9f
-1:
-.endm
+#include "commands.h"
 
 PROGRAM mailbox
 	xor	%r12d, %r12d
@@ -37,35 +27,8 @@ PROGRAM mailbox
 
 	test	%ecx, %ecx
 	jz	20f
-	.irp	command, 1, 2, 3, 4
-	COMMAND	\command
-	LOAD	(1 << (\command - 1)), (%rdi)
-	movq	%rax, %xmm0
-	DONE
-	.endr
-	.irp	command, 5, 6, 7, 8
-	COMMAND	\command
-	STORE	(1 << (\command - 5)), (%rdi)
-	DONE
-	.endr
-	.irp	command, 9, 10, 11
-	COMMAND	\command
-	IN	(1 << (\command - 9))
-	movq	%rax, %xmm0
-	DONE
-	.endr
-	.irp	command, 12, 13, 14
-	COMMAND	\command
-	OUT	(1 << (\command - 12))
-	DONE
-	.endr
-	COMMAND	15
-	movdqu	(%rdi), %xmm0
-	DONE
-	COMMAND	16
-	movdqu	%xmm0, (%rdi)
-	DONE
-9:	movdqu	%xmm0, 72(%r9)
+	ACCESS
+	movdqu	%xmm0, 72(%r9)
 	mov	%r12, 64(%r9)
 	jmp	10b
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -147,6 +148,11 @@ bool clinux_contains(const void *bytes, size_t count, const void *pattern, size_
 int clinux_eventfd(void)
 {
 	return eventfd(0, EFD_CLOEXEC);
+}
+
+int clinux_memfd(void)
+{
+	return memfd_create("mmiofd", MFD_CLOEXEC);
 }
 
 int clinux_unix_peer(int socket, pid_t *pid, uid_t *uid, gid_t *gid)

@@ -33,6 +33,9 @@ public enum ServerEnd: Sendable, Hashable {
 /// request, only the part in question. A request that no guest can make (0 or more than 8 bytes, an end that 64 bits do
 /// not hold, an unknown kind) does not reach the device: all-ones. Everything is counted, in ``ServerCounters``.
 ///
+/// **Shadow memory.** Loads of the device's ``MMIODevice/shadow`` are answered by the transport where it can do that,
+/// from when the server begins; otherwise by the server. The device sees none of them.
+///
 /// **Signals.** A signal handler that runs while the server waits changes nothing, unless ``SharedDevice/stop()`` was
 /// called.
 public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTransport & ~Copyable>: ~Copyable {
@@ -97,6 +100,7 @@ public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTra
         let mask = shared.servers.enter()
         defer { shared.servers.leave(restoring: mask) }
         logger.debug("serving", metadata: ["device": "\(shared.label)"])
+        placeShadow()
         do throws(Errno) {
             let end = try serve()
             logger.debug("done", metadata: ["device": "\(shared.label)", "because": "\(end)"])
@@ -104,6 +108,19 @@ public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTra
         } catch {
             logger.error("serving failed", metadata: ["device": "\(shared.label)", "error": "\(error)"])
             throw error
+        }
+    }
+
+    /// Has the transport answer what it can. Without that it all works as well.
+    private mutating func placeShadow() {
+        guard let shadow = shared.withDevice({ $0.shadow }) else { return }
+        do throws(ForwardingError) {
+            let isPlaced = try shadow.move(to: &transport)
+            logger.debug("shadow registers", metadata: ["device": "\(shared.label)", "placed": "\(isPlaced)"])
+        } catch {
+            logger.warning(
+                "no shadow memory, every load is a request",
+                metadata: ["device": "\(shared.label)", "error": "\(error)"])
         }
     }
 
@@ -135,7 +152,7 @@ public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTra
         while !shared.servers.isStopping {
             do throws(Errno) {
                 let count = try exchange(owed)
-                if count == 0 { return .gone }
+                if count <= 0 { return .gone }
                 owed = count
             } catch .interrupted {
                 owed = 0

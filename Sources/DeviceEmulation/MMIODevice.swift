@@ -28,7 +28,7 @@
 ///
 /// A guest chooses offsets and values freely. Where it could make arithmetic trap, use `&+`, `&-` and friends.
 public protocol MMIODevice: ~Copyable {
-    /// Carries out a load.
+    /// Carries out a load that ``shadow`` does not answer.
     ///
     /// - Parameter access: what is loaded, and by whom.
     /// - Returns: the value; bits beyond the access's width are ignored.
@@ -49,6 +49,9 @@ public protocol MMIODevice: ~Copyable {
     /// otherwise; ``AccessWidth/one`` for a device on an 8-bit bus, whose wide accesses reach consecutive registers.
     var widestAccess: AccessWidth { get }
 
+    /// Registers that can be loaded without asking the device; none unless said otherwise. Always the same object.
+    var shadow: ShadowRegisters? { get }
+
     /// What to call the device in logs. The type's name unless said otherwise; a ~Copyable device has to say.
     var label: String { get }
 }
@@ -56,6 +59,9 @@ public protocol MMIODevice: ~Copyable {
 extension MMIODevice where Self: ~Copyable {
     /// 8 bytes: nothing is split that a guest aligned.
     public var widestAccess: AccessWidth { .eight }
+
+    /// None: the device is asked for every load.
+    public var shadow: ShadowRegisters? { nil }
 }
 
 extension MMIODevice {

@@ -38,9 +38,10 @@ extension MMIODevice where Self: ~Copyable {
         var parts = 0
         while let part = split.next() {
             parts += 1
+            let access = Access(part, of: request)
             let loaded: UInt64
             do throws(AccessFault) {
-                loaded = try load(Access(part, of: request))
+                loaded = try answer(access)
             } catch {
                 counters.count(error)
                 if outcome == .done { outcome = .refused(error) }
@@ -50,6 +51,11 @@ extension MMIODevice where Self: ~Copyable {
         }
         if parts > 1 { counters.splits &+= 1 }
         return (value, outcome)
+    }
+
+    private mutating func answer(_ access: Access) throws(AccessFault) -> UInt64 {
+        if let value = shadow?.value(of: access) { return value }
+        return try load(access)
     }
 
     private mutating func executeStore(

@@ -2,6 +2,7 @@
 //
 // The kernel's side of the emulation descriptor, in memory: a queue of requests and a check of replies.
 
+import LinuxSystem
 public import MMIOForwarding
 import Synchronization
 import SystemPackage
@@ -12,10 +13,26 @@ import SystemPackage
 /// that was delivered and not replied to. Sequence numbers are unique and jump about, so that nothing can depend on
 /// them.
 ///
+/// With shadow memory, ``load(_:length:rangeID:vcpu:)`` is answered from a device's ``ShadowRegisters`` as the kernel
+/// does it: without a request, once the vCPU's own stores have been replied to.
+///
 /// Any thread may call anything at any time.
 public final class InMemoryBus: Sendable {
     private let state = Mutex(State())
+    private let shadow = Mutex<Shadow?>(nil)
     private let available = Semaphore()
+    private let hasShadow: Bool
+
+    /// The loads that are answered here, and their values.
+    private final class Shadow: Sendable {
+        let map: ShadowMap
+        let image: ShadowImage
+
+        init(_ map: ShadowMap, _ image: consuming ShadowImage) {
+            self.map = map
+            self.image = image
+        }
+    }
 
     fileprivate struct State {
         var pending: [ForwardedRequest] = []
@@ -39,7 +56,11 @@ public final class InMemoryBus: Sendable {
     }
 
     /// Makes a bus with nothing on it.
-    public init() {}
+    ///
+    /// - Parameter hasShadow: whether it has shadow memory.
+    public init(hasShadow: Bool = false) {
+        self.hasShadow = hasShadow
+    }
 
     /// A connection for one server. Several may be open at once.
     public func transport() -> InMemoryTransport {
@@ -74,7 +95,8 @@ public final class InMemoryBus: Sendable {
                 vcpu: vcpu))
     }
 
-    /// Queues a load and waits, as a vCPU does: for its reply, and for the replies to its older stores.
+    /// Queues a load and waits, as a vCPU does: for its reply, and for the replies to its older stores. A load that
+    /// shadow memory answers is not queued.
     ///
     /// A server must be running on another thread.
     ///
@@ -85,6 +107,10 @@ public final class InMemoryBus: Sendable {
     ///   - vcpu: index of the vCPU.
     /// - Returns: what the device replied.
     public func load(_ offset: UInt64, length: Int, rangeID: UInt32 = 0, vcpu: UInt32 = 0) -> UInt64 {
+        if shadowed(offset, length, rangeID) != nil {
+            waitForStores(of: vcpu)
+            if let value = shadowed(offset, length, rangeID) { return value }
+        }
         let sequence = makeSequence()
         let waiter = Waiter(sequence: sequence, vcpu: vcpu, semaphore: Semaphore())
         state.withLock { state in
@@ -96,6 +122,27 @@ public final class InMemoryBus: Sendable {
         available.signal()
         waiter.semaphore.wait()
         return state.withLock { $0.values[sequence] ?? .max }
+    }
+
+    /// The value of a load in shadow memory.
+    private func shadowed(_ offset: UInt64, _ length: Int, _ rangeID: UInt32) -> UInt64? {
+        guard let shadow = shadow.withLock({ $0 }),
+            let place = shadow.map.imageOffset(of: offset, length: length, in: rangeID)
+        else { return nil }
+        return try? shadow.image.load(at: place, length: length)
+    }
+
+    /// Waits until all stores of the vCPU have been replied to.
+    private func waitForStores(of vcpu: UInt32) {
+        let waiter = Waiter(sequence: makeSequence(), vcpu: vcpu, semaphore: Semaphore())
+        let isWaiting = state.withLock { state in
+            guard state.postedStores[vcpu, default: 0] > 0 else { return false }
+            // It waits for no reply of its own.
+            state.values[waiter.sequence] = 0
+            state.waiters.append(waiter)
+            return true
+        }
+        if isWaiting { waiter.semaphore.wait() }
     }
 
     /// Gives a request up, as the kernel does after a timeout: a later reply to it is stale.
@@ -129,6 +176,17 @@ public final class InMemoryBus: Sendable {
     }
 
     // MARK: The transport's side
+
+    /// Answers loads from an image of its own from here on, if the bus has shadow memory.
+    func placeShadow(_ map: ShadowMap, _ fill: (borrowing ShadowImage) -> Void) throws(Errno) -> ShadowImage? {
+        guard hasShadow else { return nil }
+        let file = try OwnedDescriptor.anonymousFile(size: map.imageSize)
+        let image = try ShadowImage(mapping: file, size: map.imageSize)
+        fill(image)
+        let mine = Shadow(map, try ShadowImage(mapping: file, size: map.imageSize))
+        shadow.withLock { $0 = mine }
+        return image
+    }
 
     /// Takes a reply.
     ///

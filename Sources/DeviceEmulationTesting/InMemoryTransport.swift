@@ -22,4 +22,14 @@ public struct InMemoryTransport: RequestTransport, ~Copyable, Sendable {
         }
         return requests.isEmpty ? 0 : try bus.take(&requests)
     }
+
+    public mutating func placeShadow(
+        _ map: ShadowMap, _ fill: (borrowing ShadowImage) -> Void
+    ) throws(ForwardingError) -> ShadowImage? {
+        do throws(Errno) {
+            return try bus.placeShadow(map, fill)
+        } catch {
+            throw ForwardingError(call: "memfd_create", errno: error)
+        }
+    }
 }

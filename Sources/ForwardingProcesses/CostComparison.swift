@@ -32,11 +32,15 @@ public struct CostComparison: Sendable {
         case descriptorStore = "descriptor, posted store"
         /// Through the emulation descriptor.
         case descriptorLoad = "descriptor, load"
+        /// From shadow memory, without the emulation process.
+        case shadowLoad = "shadow memory, load"
 
         /// Whether the guest loads.
-        var isLoad: Bool { self == .exitLoad || self == .socketLoad || self == .descriptorLoad }
-        /// Whether KVM hands the access on without an exit.
-        var isForwarded: Bool { self == .descriptorStore || self == .descriptorLoad }
+        var isLoad: Bool { [.exitLoad, .socketLoad, .descriptorLoad, .shadowLoad].contains(self) }
+        /// Whether KVM answers the access or hands it on, without an exit.
+        var isForwarded: Bool { [.descriptorStore, .descriptorLoad, .shadowLoad].contains(self) }
+        /// What the guest accesses: a load of TICKET is always a request.
+        var register: Scratch.Register { self == .descriptorLoad ? .ticket : .data32 }
         /// The path that it is compared with.
         var reference: Path { isLoad ? .exitLoad : .exitStore }
     }
@@ -121,7 +125,7 @@ public struct CostComparison: Sendable {
     ) throws -> Double {
         let base = path.isForwarded ? Self.forwarded : Self.exiting
         let program = path.isLoad ? GuestProgram.loadLoop(.four) : .storeLoop(.four)
-        let target = base + Scratch.Register.data32.rawValue
+        let target = base + path.register.rawValue
         try guest.load(program, .init(target: target, count: count), on: &vcpu)
         let start = ContinuousClock.now
         try vcpu.runProgram(handler(path, socket: socket))
@@ -142,7 +146,7 @@ public struct CostComparison: Sendable {
     /// What the VMM does about an exit.
     private func handler(_ path: Path, socket: CInt) -> GuestExitHandler {
         switch path {
-        case .descriptorStore, .descriptorLoad:
+        case .descriptorStore, .descriptorLoad, .shadowLoad:
             unexpectedExit
         case .exitStore, .exitLoad:
             { exit, vcpu in

@@ -19,6 +19,8 @@ public struct EmulationSession: Sendable {
     public let threads: Int
     /// Requests that a thread takes at once, at most.
     public let batch: Int
+    /// Whether loads of the device's shadow registers are answered without a request, where the module can do that.
+    public let usesShadow: Bool
 
     /// Plans a session.
     ///
@@ -26,10 +28,12 @@ public struct EmulationSession: Sendable {
     ///   - device: what to emulate.
     ///   - threads: how many threads serve it, 1 or more.
     ///   - batch: how many requests a thread takes at once, 1 or more.
-    public init(_ device: ReferenceDevice, threads: Int, batch: Int) {
+    ///   - usesShadow: whether loads of the device's shadow registers may be answered without a request.
+    public init(_ device: ReferenceDevice, threads: Int, batch: Int, usesShadow: Bool) {
         self.device = device
         self.threads = max(1, threads)
         self.batch = max(1, batch)
+        self.usesShadow = usesShadow
     }
 
     /// What came of a session.
@@ -111,15 +115,25 @@ public struct EmulationSession: Sendable {
         _ count: Int, _ shared: SharedDevice<Device>, on emulation: borrowing EmulationDescriptor,
         _ observer: RequestObserver?, _ logger: Logger
     ) throws -> ServerEnd {
-        let server = DeviceServer(
-            shared, on: try emulation.duplicate(), batch: batch, observer: observer, logger: logger)
-        let thread = try server.start()
+        let thread = try start(shared, on: try emulation.duplicate(), observer, logger)
         let rest = count > 1 ? Result { try run(count - 1, shared, on: emulation, observer, logger) } : nil
         // Without all of its threads the device must not go on.
         if case .failure = rest { shared.stop() }
         let end = try thread.wait()
         _ = try rest?.get()
         return end
+    }
+
+    private func start<Device: MMIODevice>(
+        _ shared: SharedDevice<Device>, on emulation: consuming EmulationDescriptor, _ observer: RequestObserver?,
+        _ logger: Logger
+    ) throws(Errno) -> ServerThread {
+        guard usesShadow else {
+            return try DeviceServer(
+                shared, on: RequestsOnly(emulation), batch: batch, observer: observer, logger: logger
+            ).start()
+        }
+        return try DeviceServer(shared, on: emulation, batch: batch, observer: observer, logger: logger).start()
     }
 }
 

@@ -30,7 +30,7 @@ public final class ForwardingVMM: Sendable {
         let machine = try KVMSystem().makeVirtualMachine()
         control = try ControlDescriptor(in: machine)
         try control.setTimeout(timeout)
-        if try control.information().hasParking { try control.setParking(true) }
+        if try control.information().features.contains(.park) { try control.setParking(true) }
         for (id, range) in placement.ranges { try control.setRange(id, to: range) }
         if let gsi = placement.interrupt {
             try machine.makeInterruptControllers()
@@ -113,7 +113,8 @@ public final class ForwardingVMM: Sendable {
     /// Has the first vCPU read what the device holds, and compares it with what the vCPUs' accesses made of it.
     private func readBack(_ report: inout GuestReport) throws {
         if let base = placement.registerBase {
-            // First, and stores before loads: reading counts as well.
+            // A request: unlike a load from shadow memory it comes after what all vCPUs have stored.
+            _ = try load(base + Scratch.Register.ticket.rawValue, &report)
             let stores = processors.reduce(0) { $0 &+ $1.model.storedParts }
             report.check(try load(base + Scratch.Register.stores.rawValue, &report), stores, "STORES of the device")
             if processors.count == 1 {

@@ -32,8 +32,7 @@ public final class GuestMachine: Sendable {
 
     private static let codeStart: UInt64 = 0x10000
     private static let areasStart: UInt64 = 0x10_0000
-    /// The results' first words come before the values.
-    private static let headerCount = 64
+    private static let headerCount = GuestResults.headerCount
 
     /// Gives `machine` RAM in slot 0.
     ///
@@ -136,17 +135,7 @@ public final class GuestMachine: Sendable {
     /// - Parameter index: below ``vcpus``.
     /// - Throws: ``GuestMemory/Fault`` for an index too high.
     public func results(of index: UInt32) throws(GuestMemory.Fault) -> GuestResults {
-        let start = results(index)
-        // The end first: what it says comes after everything else.
-        let isFinished = try memory.loadAcquiring(at: start + 16) != 0
-        let count = try memory.load(UInt64.self, at: start)
-        let checksum = try memory.load(UInt64.self, at: start + 8)
-        var values: [UInt64] = []
-        // The guest's own count is not to be trusted with more than there is room for.
-        for position in 0..<min(count, UInt64(capacity)) {
-            values.append(try memory.load(at: start + UInt64(Self.headerCount) + 8 * position))
-        }
-        return GuestResults(isFinished: isFinished, values: values, checksum: checksum)
+        try GuestResults(in: memory, at: results(index), capacity: capacity)
     }
 
     /// The mailbox of a vCPU on which ``GuestProgram/mailbox`` runs.
@@ -154,6 +143,15 @@ public final class GuestMachine: Sendable {
     /// - Parameter index: below ``vcpus``.
     public func mailbox(of index: UInt32) -> GuestMailbox {
         GuestMailbox(memory: memory, address: scratch(index))
+    }
+
+    /// The list of a vCPU on which ``GuestProgram/script`` runs.
+    ///
+    /// - Parameters:
+    ///   - index: below ``vcpus``.
+    ///   - capacity: the count that the program was loaded with.
+    public func script(of index: UInt32, capacity: Int) -> GuestScript {
+        GuestScript(memory: memory, address: scratch(index), capacity: capacity)
     }
 }
 
@@ -164,6 +162,8 @@ extension GuestProgram {
         case .stores, .stringStores, .outs, .mailbox: 0
         case .loads, .pairs, .mixed, .stringCopyIn, .stringCopyOut, .ins, .stringOuts: arguments.count
         case .straddling: times(arguments.count, Self.straddlingPairs)
+        // Entries of eight words each, and a header of sixteen.
+        case .script: times(arguments.count, 16)
         case .sixteen: times(arguments.count, 4)
         }
     }

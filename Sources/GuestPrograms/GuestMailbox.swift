@@ -78,8 +78,8 @@ public struct GuestMailbox: Sendable {
         return Ticket(sequence: sequence)
     }
 
-    /// The number that mailbox.S has for an access.
-    private static func command(_ access: GuestAccess) -> UInt64? {
+    /// The number that commands.h has for an access.
+    static func command(_ access: GuestAccess) -> UInt64? {
         switch (access.bus, access.kind, access.length) {
         case (.memory, .load, 16): return 15
         case (.memory, .store, 16): return 16

@@ -30,6 +30,7 @@ public struct GuestProgram: Hashable, Sendable {
         case stringOuts(Width)
         case ins(Width)
         case mailbox
+        case script
     }
 
     /// How many bytes an access has.
@@ -147,7 +148,14 @@ public struct GuestProgram: Hashable, Sendable {
     /// Makes the accesses that ``GuestMailbox`` asks for, until it asks for the end.
     public static let mailbox = of("mailbox", .mailbox)
 
-    /// Every program.
+    /// Makes the accesses that ``GuestScript`` lists, one after the other, until it lists the end; `count` is how many
+    /// the list has room for.
+    public static let script = of("script", .script)
+
+    /// The port to which ``script`` writes a byte when it has nothing to do: 0xf5.
+    public static let idlePort: UInt16 = 0xf5
+
+    /// Every program but ``script``, whose accesses no arguments name.
     public static let all: [GuestProgram] =
         [mixed, mixedAligned, straddling, sixteenBytes, mailbox]
         + Width.allCases.flatMap {

@@ -65,8 +65,8 @@ public struct GuestReplay: Sequence, Sendable {
                 return .store(counter, width.rawValue, at: target, on: .port)
             case .ins(let width):
                 return .load(width.rawValue, at: target, on: .port)
-            case .mailbox:
-                preconditionFailure("a mailbox makes no access of its own")
+            case .mailbox, .script:
+                preconditionFailure("this program makes no access of its own")
             }
         }
 
@@ -111,14 +111,14 @@ extension GuestProgram.Behaviour {
         case .pairs: 2
         case .sixteen: 4
         case .straddling: 2 * straddles.count
-        case .mailbox: 0
+        case .mailbox, .script: 0
         default: 1
         }
     }
 }
 
 extension GuestProgram {
-    /// The accesses that the program makes with these arguments, in order; none for the mailbox.
+    /// The accesses that the program makes with these arguments, in order; none for the mailbox and the script.
     ///
     /// - Parameter arguments: for the mixed programs with a window of at least 8 bytes.
     public func accesses(_ arguments: Arguments) -> GuestReplay {

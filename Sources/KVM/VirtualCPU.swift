@@ -127,7 +127,7 @@ public struct VirtualCPU: ~Copyable, Sendable {
         letKicksIn()
         if let exit = try resumeParkedAccess() { return exit }
         repeat {
-            pending = try leaveGuest()
+            try leaveGuest()
         } while try takeResumed()
         return pending
     }
@@ -141,13 +141,13 @@ public struct VirtualCPU: ~Copyable, Sendable {
         shared.thread.store(thread, ordering: .sequentiallyConsistent)
     }
 
-    private func leaveGuest() throws(KVMError) -> Exit {
+    private mutating func leaveGuest() throws(KVMError) {
         do throws(Errno) {
             try enter()
-            return exit()
+            noteExit()
         } catch .interrupted {
             shared.clearImmediateExit()
-            return .interrupted
+            pending = .interrupted
         } catch {
             throw KVMError(call: "KVM_RUN", errno: error)
         }
@@ -163,6 +163,13 @@ public struct VirtualCPU: ~Copyable, Sendable {
                 continue
             }
         }
+    }
+
+    /// Takes the exit out of the run structure, and remembers it for what answers it.
+    @discardableResult
+    mutating func noteExit() -> Exit {
+        pending = exit()
+        return pending
     }
 
     /// What the kernel wrote, each field read once.

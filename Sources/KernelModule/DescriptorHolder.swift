@@ -43,7 +43,7 @@ public struct DescriptorHolder: Sendable, Hashable, CustomStringConvertible {
         return numbers.compactMap { number in
             guard let target = try? tree.target(ofLink: "\(folder)/\(number)"), let kind = Kind(rawValue: target)
             else { return nil }
-            let command = (try? tree.text("proc/\(process)/comm")) ?? "?"
+            let command = tree.command(of: process) ?? "?"
             return DescriptorHolder(process: process, command: command, descriptor: number, kind: kind)
         }
     }

@@ -2,6 +2,7 @@
 //
 // A file descriptor with exactly one owner.
 
+import CLinuxSystem
 import Glibc
 public import SystemPackage
 
@@ -35,6 +36,17 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
         } catch {
             fatalError("FileDescriptor.open throws Errno alone")
         }
+    }
+
+    /// Makes a file that is memory, zeroed, which can be mapped several times; close-on-exec. C: `memfd_create`,
+    /// `ftruncate`.
+    ///
+    /// - Parameter size: bytes.
+    /// - Throws: errno of the calls: EMFILE, EINVAL for a negative size.
+    package static func anonymousFile(size: Int) throws(Errno) -> OwnedDescriptor {
+        let file = OwnedDescriptor(adopting: try systemCall(onInterrupt: .retry) { clinux_memfd() })
+        try systemCall(onInterrupt: .retry) { ftruncate(file.rawValue, size) }
+        return file
     }
 
     /// Closes the descriptor now and reports what close(2) says. C: `close`.

@@ -147,28 +147,3 @@ public struct GuestRange: Hashable, Sendable {
         self.length = length
     }
 }
-
-/// What a device offers. C: `struct kvm_dev_user_info`.
-public struct DeviceInformation: Hashable, Sendable, Codable {
-    /// Version of the kernel's side of the interface; this library speaks 1.
-    public let abiVersion: UInt32
-    /// Posted stores that may be pending and, separately, requests that may be read and not yet replied to.
-    public let queueDepth: UInt32
-    /// A range's id is below this.
-    public let maximumRanges: UInt32
-    /// A vCPU's index is below this.
-    public let maximumVirtualCPUs: UInt32
-    /// Optional parts that are present, as a mask.
-    public let features: UInt64
-    /// Largest shadow image in bytes; 0 where there is none.
-    public let maximumShadowSize: UInt64
-
-    init(_ raw: kvm_dev_user_info) {
-        abiVersion = raw.abi_version
-        queueDepth = raw.queue_depth
-        maximumRanges = raw.max_ranges
-        maximumVirtualCPUs = raw.max_vcpus
-        features = raw.features
-        maximumShadowSize = raw.max_shadow_size
-    }
-}

@@ -16,6 +16,8 @@ public struct EmulationDescriptor: ~Copyable, Sendable {
     public let descriptor: OwnedDescriptor
     /// Replies of ``exchange(_:for:)`` that the kernel had given up waiting for.
     public private(set) var staleReplies: UInt64 = 0
+    /// What the module offers, once it was asked.
+    var features: DeviceInformation.Features?
 
     /// Takes over a descriptor that a VMM passed.
     public init(adopting descriptor: consuming OwnedDescriptor) {
@@ -90,11 +92,77 @@ public struct EmulationDescriptor: ~Copyable, Sendable {
 }
 
 extension EmulationDescriptor: RequestTransport {
+    /// One system call where the module has KVM_DEV_USER_EXCHANGE, a write and a read where it has not.
+    ///
+    /// On a non-blocking descriptor it throws EAGAIN where it would wait, or EINTR if it gave replies before.
     public mutating func exchange(
         _ replies: Span<ForwardedReply>, for requests: inout MutableSpan<ForwardedRequest>
     ) throws(Errno) -> Int {
+        if !requests.isEmpty, canExchange() { return try exchangeAtOnce(replies, for: &requests) }
         try reply(replies)
         return requests.isEmpty ? 0 : try read(into: &requests)
+    }
+
+    /// Whether the module has KVM_DEV_USER_EXCHANGE; it is asked once.
+    private mutating func canExchange() -> Bool {
+        if let features { return features.contains(.exchange) }
+        // A module that does not know the question has no features.
+        let features = (try? information().features) ?? []
+        self.features = features
+        return features.contains(.exchange)
+    }
+
+    /// Gives all replies, leaving out those that nobody waits for any more, and takes requests with the last.
+    private mutating func exchangeAtOnce(
+        _ replies: Span<ForwardedReply>, for requests: inout MutableSpan<ForwardedRequest>
+    ) throws(Errno) -> Int {
+        var given = 0
+        while true {
+            do {
+                let (accepted, came) = try callExchange(replies.extracting(given..<replies.count), for: &requests)
+                given += accepted
+                if came > 0 { return came }
+                if given == replies.count { break }
+            } catch .stale {
+                staleReplies += 1
+                given += 1
+            } catch .noDevice {
+                // Nobody waits for a reply; what the guest last stored can still be read.
+                return try read(into: &requests)
+            }
+        }
+        // No request: a signal, the machine's end, or a descriptor that does not wait. Only without replies it is
+        // certain not to be a signal, and a read tells which.
+        guard replies.isEmpty else { throw .interrupted }
+        return try read(into: &requests)
+    }
+
+    /// KVM_DEV_USER_EXCHANGE: how many replies were accepted, and how many requests came.
+    private func callExchange(
+        _ replies: Span<ForwardedReply>, for requests: inout MutableSpan<ForwardedRequest>
+    ) throws(Errno) -> (accepted: Int, came: Int) {
+        var raw = kvm_dev_user_exchange()
+        raw.nr_replies = UInt32(clamping: replies.count)
+        raw.nr_requests = UInt32(clamping: requests.count)
+        raw.flags = UInt32(KVM_USER_EXCHANGE_WAIT)
+        // SAFETY: both buffers live through the call, which reads one and writes whole requests to the other.
+        try unsafe replies.withUnsafeBytes { replies throws(Errno) in
+            raw.replies = UInt64(UInt(bitPattern: replies.baseAddress))
+            try unsafe requests.withUnsafeMutableBytes { requests throws(Errno) in
+                raw.requests = UInt64(UInt(bitPattern: requests.baseAddress))
+                try descriptor.ioctl(CKVMUSER_EXCHANGE, &raw, onInterrupt: .fail)
+            }
+        }
+        return try Self.counts(of: raw, replies: replies.count, requests: requests.count)
+    }
+
+    /// What a call says it did. The module takes a reply or fails: whatever says otherwise is none of its own.
+    static func counts(
+        of raw: kvm_dev_user_exchange, replies: Int, requests: Int
+    ) throws(Errno) -> (accepted: Int, came: Int) {
+        let (accepted, came) = (Int(raw.nr_replies), Int(raw.nr_requests))
+        guard accepted <= replies, came <= requests, accepted > 0 || replies == 0 else { throw .ioError }
+        return (accepted, came)
     }
 
     /// Writes all replies, leaving out those that nobody waits for any more.
@@ -102,7 +170,7 @@ extension EmulationDescriptor: RequestTransport {
         var next = 0
         while next < replies.count {
             do {
-                next += try write(replies.extracting(next..<replies.count))
+                next += try writeSome(replies.extracting(next..<replies.count))
             } catch .stale {
                 staleReplies += 1
                 next += 1
@@ -111,6 +179,14 @@ extension EmulationDescriptor: RequestTransport {
                 return
             }
         }
+    }
+
+    /// Writes 1 reply or more.
+    private func writeSome(_ replies: Span<ForwardedReply>) throws(Errno) -> Int {
+        let count = try write(replies)
+        // The module takes a reply or fails: a descriptor that takes less is none of its own.
+        if count == 0 { throw .ioError }
+        return count
     }
 }
 

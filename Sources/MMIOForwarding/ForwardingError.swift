@@ -38,6 +38,16 @@ public struct ForwardingError: Error, Hashable, Sendable, CustomStringConvertibl
             "the range is empty, wraps, is longer than 2 GiB - 1, or ends beyond port 0xffff, or its id is too large"
         case ("KVM_DEV_USER_EMULATION_FD", .resourceBusy):
             "the device has an emulation descriptor; it must be closed everywhere first"
+        case ("KVM_DEV_USER_SHADOW_SIZE", .resourceBusy):
+            "there is an image with a map, or mapped somewhere; empty the map and unmap it first"
+        case ("KVM_DEV_USER_SHADOW_SIZE", .argListTooLong):
+            "the module's parameter max_shadow_size bounds it; load it with a larger one"
+        case ("KVM_DEV_USER_SHADOW_SIZE", .invalidArgument):
+            "the size has to be a multiple of the page size, and not 0"
+        case ("KVM_DEV_USER_SHADOW_CTRL", .argListTooLong):
+            "the map has too many entries; one for every range counts once for each"
+        case ("KVM_DEV_USER_SHADOW_CTRL", .invalidArgument):
+            "an entry leaves the image, or names a range that cannot be"
         case ("KVM_DEV_USER_RESUME", .resourceBusy):
             "another thread waits for this vCPU's access already"
         case ("KVM_DEV_USER_RESUME", .invalidArgument):

@@ -17,7 +17,7 @@ extension ControlDescriptor {
     /// first 8 bytes of one that may be of 16 and cross a page: they wait.
     ///
     /// - Parameter enabled: off in a new device. What is parked when it goes off stays so, and is completed.
-    /// - Throws: ``ForwardingError``: ENOTTY where ``DeviceInformation/hasParking`` is false; EMFILE, since the virtual
+    /// - Throws: ``ForwardingError``: ENOTTY without ``DeviceInformation/Features/park``; EMFILE, since the virtual
     ///   machine keeps a copy of the descriptor from the first time on.
     public func setParking(_ enabled: Bool) throws(ForwardingError) {
         // First: an exit for a parked access must find somebody to ask.
@@ -39,11 +39,6 @@ extension ControlDescriptor {
     public func resume(vcpu: UInt32, at address: UInt64) throws(ForwardingError) -> AccessResumption {
         try descriptor.resume(vcpu: vcpu, at: address)
     }
-}
-
-extension DeviceInformation {
-    /// Whether ``ControlDescriptor/setParking(_:)`` is there. C: `KVM_USER_FEATURE_PARK`.
-    public var hasParking: Bool { features & CKVMUSER_FEATURE_PARK != 0 }
 }
 
 /// A device's part in its virtual machine's parking.

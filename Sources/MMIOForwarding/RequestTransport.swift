@@ -25,4 +25,23 @@ public protocol RequestTransport: ~Copyable {
 
     /// Replies that came too late to matter.
     var staleReplies: UInt64 { get }
+
+    /// Answers the loads of `map` from an image from here on, without a request, if the transport can.
+    ///
+    /// - Parameters:
+    ///   - map: the loads; it replaces the one before.
+    ///   - fill: stores the values that they have now, before the first is answered.
+    /// - Returns: the image, to be kept up to date; nil if every load will be a request. A transport has no shadow
+    ///   memory unless it says otherwise.
+    /// - Throws: ``ForwardingError`` if it should have worked; every load will then be a request.
+    mutating func placeShadow(
+        _ map: ShadowMap, _ fill: (borrowing ShadowImage) -> Void
+    ) throws(ForwardingError) -> ShadowImage?
+}
+
+extension RequestTransport where Self: ~Copyable {
+    /// No shadow memory: every load is a request.
+    public mutating func placeShadow(
+        _ map: ShadowMap, _ fill: (borrowing ShadowImage) -> Void
+    ) throws(ForwardingError) -> ShadowImage? { nil }
 }

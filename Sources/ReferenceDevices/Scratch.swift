@@ -22,12 +22,16 @@ public import DeviceEmulation
 /// | 0x030 | 4 | load | LASTRING | the value last stored to DOORBELL |
 /// | 0x038 | 8 | load | CHECKSUM | ``checksum(_:adding:_:)`` over every store that took effect, in order |
 /// | 0x040 | 8 | load | STORES | how many that were |
-/// | 0x048 | 8 | load | LOADS | how many loads there were before this one |
+/// | 0x048 | 8 | load | LOADS | how many loads the device was asked for before this one |
 /// | 0x050 | 4 | both | EVENTS | reads and clears; a store sets the bits that are 1 |
 /// | 0x400–0xfff | any | both | MEMORY | 3 KiB of memory, little endian |
 ///
 /// A width that the table does not name is refused, a load from DOORBELL too, and a store to what can only be loaded.
 /// Neither counts in STORES, LOADS or CHECKSUM. A redelivered access is carried out like any other.
+///
+/// All but TICKET, DOORBELL, LOADS and EVENTS can be loaded without a side effect, and those are in ``shadow``: no
+/// load of them asks the device, and LOADS does not count it. A vCPU that wants to see what *another* one stored loads
+/// one of the rest first: that load comes after all stores of all vCPUs before it.
 public struct Scratch: MMIODevice, Sendable {
     /// Offsets of the registers.
     public enum Register: UInt64, Sendable, CaseIterable {
@@ -85,23 +89,31 @@ public struct Scratch: MMIODevice, Sendable {
     }
 
     /// How often DOORBELL was stored to.
-    public private(set) var rings: UInt64 = 0
+    public private(set) var rings: UInt64 = 0 {
+        didSet { registers[.rings, .eight] = rings }
+    }
     /// What was stored to DOORBELL last.
-    public private(set) var lastRing: UInt64 = 0
+    public private(set) var lastRing: UInt64 = 0 {
+        didSet { registers[.lastRing, .four] = lastRing }
+    }
     /// The checksum of all stores so far.
-    public private(set) var checksum = Self.initialChecksum
+    public private(set) var checksum = Self.initialChecksum {
+        didSet { registers[.checksum, .eight] = checksum }
+    }
     /// Stores that took effect.
-    public private(set) var stores: UInt64 = 0
-    /// Loads that were answered.
+    public private(set) var stores: UInt64 = 0 {
+        didSet { registers[.stores, .eight] = stores }
+    }
+    /// Loads that the device was asked for, and answered.
     public private(set) var loads: UInt64 = 0
 
-    private var data8: UInt64 = 0
-    private var data16: UInt64 = 0
-    private var data32: UInt64 = 0
-    private var data64: UInt64 = 0
     private var ticket: UInt64 = 0
     private var events: UInt64 = 0
-    private var bytes = [UInt8](repeating: 0, count: memory.count)
+    private let registers = ShadowRegisters([
+        .register(.id, .four), .register(.data8, .one), .register(.data16, .two), .register(.data32, .four),
+        .register(.data64, .eight), .register(.rings, .eight), .register(.lastRing, .four),
+        .register(.checksum, .eight), .register(.stores, .eight), .memory(memory),
+    ])
     private let interrupt: (any InterruptLine)?
 
     /// Makes the device, everything zero.
@@ -109,9 +121,12 @@ public struct Scratch: MMIODevice, Sendable {
     /// - Parameter interrupt: what DOORBELL raises.
     public init(interrupt: (any InterruptLine)? = nil) {
         self.interrupt = interrupt
+        registers[.id, .four] = Self.identification
+        registers[.checksum, .eight] = checksum
     }
 
     public var label: String { "scratch" }
+    public var shadow: ShadowRegisters? { registers }
 
     public mutating func load(_ access: Access) throws(AccessFault) -> UInt64 {
         let value = try value(at: access)
@@ -126,55 +141,37 @@ public struct Scratch: MMIODevice, Sendable {
     }
 
     private mutating func value(at access: Access) throws(AccessFault) -> UInt64 {
-        if let position = access.position(in: Self.memory) { return load(position, access.width) }
         guard let register = Register(rawValue: access.offset) else { throw .noRegister }
         guard register.takes(access.width) else { throw .unsupportedWidth }
         switch register {
-        case .id: return Self.identification
-        case .data8: return data8
-        case .data16: return data16
-        case .data32: return data32
-        case .data64: return data64
         case .ticket:
             defer { ticket &+= 1 }
             return ticket
-        case .doorbell: throw .writeOnly
-        case .rings: return rings
-        case .lastRing: return lastRing
-        case .checksum: return checksum
-        case .stores: return stores
         case .loads: return loads
         case .events:
             defer { events = 0 }
             return events
+        case .doorbell: throw .writeOnly
+        case .id, .data8, .data16, .data32, .data64, .rings, .lastRing, .checksum, .stores:
+            return registers[register, access.width]
         }
     }
 
     private mutating func keep(_ value: UInt64, at access: Access) throws(AccessFault) {
-        if let position = access.position(in: Self.memory) { return store(value, position, access.width) }
+        if access.position(in: Self.memory) != nil {
+            registers[access.offset, access.width] = value
+            return
+        }
         guard let register = Register(rawValue: access.offset) else { throw .noRegister }
         guard register.takes(access.width) else { throw .unsupportedWidth }
         switch register {
-        case .data8: data8 = value
-        case .data16: data16 = value
-        case .data32: data32 = value
-        case .data64: data64 = value
+        case .data8, .data16, .data32, .data64: registers[register, access.width] = value
         case .doorbell:
             rings &+= 1
             lastRing = value
             interrupt?.signal()
         case .events: events |= value
         case .id, .ticket, .rings, .lastRing, .checksum, .stores, .loads: throw .readOnly
-        }
-    }
-
-    private func load(_ position: Int, _ width: AccessWidth) -> UInt64 {
-        (0..<width.bytes).reversed().reduce(0) { $0 << 8 | UInt64(bytes[position + $1]) }
-    }
-
-    private mutating func store(_ value: UInt64, _ position: Int, _ width: AccessWidth) {
-        for index in 0..<width.bytes {
-            bytes[position + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
         }
     }
 
@@ -193,5 +190,18 @@ extension Scratch.Register {
         case .data64, .rings, .checksum, .stores, .loads: width == .eight
         case .ticket: width == .four || width == .eight
         }
+    }
+}
+
+extension ShadowRegisters {
+    fileprivate subscript(_ register: Scratch.Register, _ width: AccessWidth) -> UInt64 {
+        get { self[register.rawValue, width] }
+        set { self[register.rawValue, width] = newValue }
+    }
+}
+
+extension ShadowRegisters.Part {
+    fileprivate static func register(_ register: Scratch.Register, _ width: AccessWidth) -> Self {
+        .register(register.rawValue, width)
     }
 }

@@ -26,6 +26,13 @@ public import DeviceEmulation
 /// character timeout (four characters' time without a byte coming or going) counts as reached whenever fewer bytes
 /// than the trigger level wait in the FIFO: no byte is left behind.
 ///
+/// SCR alone is in ``shadow``, loaded without asking the device: loading it does nothing, and nothing depends on it.
+/// Of the others,
+/// - RBR, IIR, LSR and MSR change when they are loaded: a byte goes, an interrupt is taken back, bits are cleared;
+/// - IER, LCR and MCR do not, nor do DLL and DLM, which LCR puts in the place of RBR and IER, but drivers load them to
+///   change bits and store them back, on whichever vCPU holds the port's lock. A load from shadow memory does not wait
+///   for other vCPUs' stores, and such a driver would now and then restore what another vCPU has just replaced.
+///
 /// The interrupt output is `INTRPT` gated by OUT2, as on the PC's adapter. A rising edge signals the interrupt line.
 public struct UART16550A: MMIODevice, Sendable {
     /// Number of ports.
@@ -43,7 +50,7 @@ public struct UART16550A: MMIODevice, Sendable {
     private var modemControl: ModemControl = []
     private var modemInputs: ModemStatus = [.clearToSend, .dataSetReady, .carrierDetect]
     private var modemChanges: ModemStatus = []
-    private var scratch: UInt8 = 0
+    private let registers = ShadowRegisters([.register(Register.scratch.rawValue, .one)])
     private var divisor: UInt16 = 0x000c
     private var received = ReceiveFIFO()
     private var hasOverrun = false
@@ -64,6 +71,7 @@ public struct UART16550A: MMIODevice, Sendable {
 
     public var label: String { "uart16550a" }
     public var widestAccess: AccessWidth { .one }
+    public var shadow: ShadowRegisters? { registers }
 
     // MARK: The guest's side
 
@@ -80,7 +88,7 @@ public struct UART16550A: MMIODevice, Sendable {
         case .modemControl: return UInt64(modemControl.rawValue)
         case .lineStatus: return UInt64(takeLineStatus())
         case .modemStatus: return UInt64(takeModemStatus())
-        case .scratch: return UInt64(scratch)
+        case .scratch: return registers[access.offset, .one]
         }
     }
 
@@ -97,7 +105,7 @@ public struct UART16550A: MMIODevice, Sendable {
         case .lineControl: lineControl = byte
         case .modemControl: controlModem(ModemControl(rawValue: byte & 0x1f))
         case .lineStatus, .modemStatus: throw .readOnly
-        case .scratch: scratch = byte
+        case .scratch: registers[access.offset, .one] = value
         }
     }
 

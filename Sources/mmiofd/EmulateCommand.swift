@@ -23,6 +23,9 @@ struct EmulateCommand: ParsableCommand {
     @Argument(help: "The device.", transform: DeviceName.parse)
     var device: DeviceName?
 
+    @Flag(help: "Have every load come as a request, to compare: answer none from shadow memory.")
+    var noShadow = false
+
     @OptionGroup var emulation: EmulationOptions
     @OptionGroup var output: OutputOptions
     @OptionGroup var log: LogOptions
@@ -35,7 +38,7 @@ struct EmulateCommand: ParsableCommand {
 
     func run() throws {
         guard !list, let device else { return print(Self.devices(json: output.json)) }
-        let report = try emulation.serve(device, logger: log.logger("emulate"))
+        let report = try emulation.serve(device, usesShadow: !noShadow, logger: log.logger("emulate"))
         print(output.json ? report.json.description : report.text)
     }
 

@@ -28,9 +28,9 @@ struct EmulationOptions: ParsableArguments {
 
     /// Serves a device until the virtual machine is gone or a signal comes.
     func serve(
-        _ device: DeviceName, logger: Logger, observer: RequestObserver? = nil
+        _ device: DeviceName, usesShadow: Bool, logger: Logger, observer: RequestObserver? = nil
     ) throws -> EmulationSession.Report {
-        try EmulationSession(device.device, threads: threads, batch: batch).run(
+        try EmulationSession(device.device, threads: threads, batch: batch, usesShadow: usesShadow).run(
             at: socket.path, waiting: .seconds(wait), observer: observer, logger: logger)
     }
 }

@@ -16,6 +16,7 @@ struct MMIOFD: ParsableCommand {
             VMMCommand.self,
             EmulateCommand.self,
             TraceCommand.self,
+            StatCommand.self,
             CostCommand.self,
             LabCommand.self,
         ])

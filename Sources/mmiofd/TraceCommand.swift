@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// mmiofd trace: the emulation process, showing each access.
+// mmiofd trace: the emulation process, showing each access; its other half is TraceRunningCommand.
 
 import ArgumentParser
 import DeviceEmulation
@@ -9,15 +9,27 @@ import Glibc
 import Logging
 import MMIOForwarding
 import Synchronization
-import SystemPackage
 
 struct TraceCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "trace",
+        abstract: "Print each access of a guest: as its emulation process, or beside it.",
+        discussion: """
+            `mmiofd trace DEVICE` is the emulation process itself. `mmiofd trace running` watches guests whose devices \
+            others emulate, through the kernel's tracepoints.
+            """,
+        subcommands: [TraceEmulationCommand.self, TraceRunningCommand.self],
+        defaultSubcommand: TraceEmulationCommand.self)
+}
+
+struct TraceEmulationCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "emulate",
         abstract: "Emulate a device, and print each request with its reply.",
         discussion: """
             Does what `mmiofd emulate` does, and prints a line for each request as the device has carried it out, in \
-            that order. Printing takes its time, and the guest waits for it. With --json each line is an object, the \
+            that order. Printing takes its time, and the guest waits for it. The device's shadow registers are not used: \
+            every load is a request. With --json each line is an object, the \
             last one the counters.
             """)
 
@@ -39,7 +51,7 @@ struct TraceCommand: ParsableCommand {
         // A reader that has seen enough, head(1) say, does not end the device.
         _ = signal(SIGPIPE, SIG_IGN)
         let printer = RequestPrinter(limit: limit ?? .max, json: output.json)
-        let report = try emulation.serve(device, logger: log.logger("trace")) { printer.show($0) }
+        let report = try emulation.serve(device, usesShadow: false, logger: log.logger("trace")) { printer.show($0) }
         print(output.json ? report.json.description : report.text)
     }
 }
@@ -59,8 +71,8 @@ private final class RequestPrinter: Sendable {
         left.withLock { left in
             guard left > 0 else { return }
             left -= 1
-            // Unbuffered: whoever reads along sees each line at once. If nobody does, the device is served all the same.
-            _ = try? FileDescriptor.standardOutput.writeAll("\(json ? served.json.description : served.text)\n".utf8)
+            // If nobody reads, the device is served all the same.
+            _ = StandardOutput.write("\(json ? served.json.description : served.text)\n")
         }
     }
 }

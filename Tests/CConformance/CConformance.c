@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
 #include "CConformance.h"
+
+#include <sys/mman.h>
 
 /// Numbers of the i386 system calls.
 enum { READ = 3, WRITE = 4, IOCTL = 54 };
@@ -28,4 +31,11 @@ int32_t cconformance_read32(int descriptor, uint32_t buffer, uint32_t count)
 int32_t cconformance_write32(int descriptor, uint32_t buffer, uint32_t count)
 {
 	return call32(WRITE, descriptor, buffer, count);
+}
+
+void *cconformance_grow(void *mapping, size_t old, size_t count)
+{
+	void *grown = mremap(mapping, old, count, MREMAP_MAYMOVE);
+
+	return grown == MAP_FAILED ? NULL : grown;
 }

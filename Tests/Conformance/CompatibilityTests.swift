@@ -74,4 +74,55 @@ struct CompatibilityTests {
             #expect(try guest.finish(load) == 0x32)
         }
     }
+
+    @Test("INFO, SHADOW_SIZE, SHADOW_CTRL and EXCHANGE on the emulation descriptor as well")
+    func emulationCalls() throws {
+        try ForwardedGuest.run { guest in
+            let page = try LowPage()
+            let emulation = try guest.control.makeEmulationDescriptor()
+            let number = emulation.descriptor.rawValue
+            func ioctl32(_ command: UInt) -> Int32 { cconformance_ioctl32(number, UInt32(command), page.address) }
+            #expect(ioctl32(CKVMUSER_INFO) == 0)
+            #expect(DeviceInformation(page.load(kvm_dev_user_info.self)) == (try emulation.information()))
+
+            page.store(UInt64(4096))
+            #expect(ioctl32(CKVMUSER_SHADOW_SIZE) == 0)
+            try emulation.mapShadowImage(size: 4096).store(0x5a5a_0001, at: 0x20, length: 4)
+            // The entry lies behind the structure that points at it.
+            page.store(
+                ShadowCall(
+                    call: kvm_dev_user_shadow_ctrl(entries: UInt64(page.address) + 16, nr_entries: 1, pad: 0),
+                    entry: kvm_user_shadow_entry(offset: 0, len: 64, image_offset: 0, range_id: 0, sizes: 4)))
+            #expect(ioctl32(CKVMUSER_SHADOW_CTRL) == 0)
+            #expect(try guest.perform(.deviceLoad(4, 0x20)) == 0x5a5a_0001)
+
+            let load = try guest.begin(.deviceLoad(8, 0x20))
+            let room = UInt64(page.address) + 32
+            page.store(
+                ExchangeCall(
+                    call: kvm_dev_user_exchange(
+                        replies: room, requests: room, nr_replies: 0, nr_requests: 1,
+                        flags: UInt32(KVM_USER_EXCHANGE_WAIT), pad: 0), request: kvm_user_request()))
+            #expect(ioctl32(CKVMUSER_EXCHANGE) == 0)
+            var exchange = page.load(ExchangeCall.self)
+            #expect(exchange.call.nr_requests == 1)
+            #expect(exchange.request.offset == 0x20)
+            exchange.request.data = 0x64
+            exchange.call.nr_replies = 1
+            exchange.call.nr_requests = 0
+            page.store(exchange)
+            #expect(ioctl32(CKVMUSER_EXCHANGE) == 0)
+            #expect(try guest.finish(load) == 0x64)
+        }
+    }
+
+    private struct ShadowCall: BitwiseCopyable {
+        let call: kvm_dev_user_shadow_ctrl
+        let entry: kvm_user_shadow_entry
+    }
+
+    private struct ExchangeCall: BitwiseCopyable {
+        var call: kvm_dev_user_exchange
+        var request: kvm_user_request
+    }
 }

@@ -49,7 +49,7 @@ struct ControlDescriptorTests {
         #expect("\(information.queueDepth)" == ModuleUnderTest.parameter("queue_depth"))
         #expect(information.maximumRanges == 64)
         #expect(information.maximumVirtualCPUs >= 255)
-        #expect(information.features == 0xf)
+        #expect(information.features == [.onClose, .park, .exchange, .shadow])
         #expect(information.maximumShadowSize == 1 << 20)
     }
 

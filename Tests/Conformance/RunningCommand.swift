@@ -46,6 +46,9 @@ final class RunningCommand {
         return FileDescriptor(rawValue: descriptor)
     }
 
+    /// Its process id.
+    var process: Int32 { child.process }
+
     /// Sends a signal.
     func signal(_ number: CInt) {
         _ = kill(child.process, number)

@@ -4,7 +4,9 @@
 
 import DeviceEmulation
 import DeviceEmulationTesting
+import Fuzzing
 import MMIOForwarding
+import SeededRandom
 import Testing
 
 @Suite("Malformed requests")
@@ -63,7 +65,7 @@ struct MalformedRequestTests {
         "Requests at random: each is answered once, what reaches the device keeps the server's promises",
         arguments: [1, 2, UInt64.random(in: 3...(.max))])
     func generated(seed: UInt64) {
-        print("seed of the generated requests: \(seed)")
+        announce(seed, of: "the generated requests")
         var random = SeededGenerator(seed: seed)
         let requests = (0..<20_000).map { _ in ForwardedRequest.hostile(using: &random) }
         let guest = ScriptedGuest(RecordingDevice())

@@ -91,14 +91,56 @@ struct ScratchTests {
         #expect(guest.counters.noRegister == 2)
     }
 
-    @Test("STORES and LOADS count what took effect")
+    @Test("STORES counts what took effect, LOADS what the device was asked for: nothing that is in shadow memory")
     func counts() {
         guest.store(Scratch.Register.data8.rawValue, .one, 1)
         guest.store(0x800, .eight, 1)
         guest.store(0x100, .eight, 1)
         _ = load(.id, .four)
+        _ = load(.ticket, .four)
+        _ = load(.ticket, .two)
         #expect(load(.stores, .eight) == 2)
+        #expect(load(.loads, .eight) == 1)
         #expect(load(.loads, .eight) == 2)
+    }
+
+    @Test("In shadow memory is what can be loaded without a side effect, and nothing else")
+    func shadow() throws {
+        let shadow = try #require(Scratch().shadow)
+        let asking: Set<Scratch.Register> = [.ticket, .doorbell, .loads, .events]
+        for register in Scratch.Register.allCases {
+            for width in AccessWidth.allCases where register.rawValue % UInt64(width.bytes) == 0 {
+                let isThere = shadow.value(of: Access(register.rawValue, width)) != nil
+                #expect(isThere == (register.takes(width) && !asking.contains(register)), "\(register) \(width)")
+            }
+        }
+        for offset in stride(from: Scratch.memory.lowerBound, to: Scratch.memory.upperBound, by: 8) {
+            #expect(shadow.value(of: Access(offset, .eight)) == 0)
+        }
+        #expect(shadow.value(of: Access(Scratch.memory.upperBound, .one)) == nil)
+    }
+
+    @Test("Over a bus with shadow memory every value is the same, and no load of it is a request")
+    func overShadowMemory() throws {
+        let bus = InMemoryBus(hasShadow: true)
+        let shared = SharedDevice(Scratch())
+        let thread = try DeviceServer(shared, on: bus.transport()).start()
+        #expect(bus.load(Scratch.Register.ticket.rawValue, length: 4) == 0)
+        bus.store(Scratch.Register.data64.rawValue, length: 8, 0x1122_3344_5566_7788)
+        bus.store(Scratch.Register.doorbell.rawValue, length: 4, 9)
+        bus.store(0x400, length: 2, 0xabcd)
+        #expect(bus.load(Scratch.Register.data64.rawValue, length: 8) == 0x1122_3344_5566_7788)
+        #expect(bus.load(Scratch.Register.id.rawValue, length: 4) == Scratch.identification)
+        #expect(bus.load(Scratch.Register.rings.rawValue, length: 8) == 1)
+        #expect(bus.load(Scratch.Register.lastRing.rawValue, length: 4) == 9)
+        #expect(bus.load(Scratch.Register.stores.rawValue, length: 8) == 3)
+        #expect(bus.load(0x401, length: 1) == 0xab)
+        let checksum = shared.withDevice { $0.checksum }
+        #expect(bus.load(Scratch.Register.checksum.rawValue, length: 8) == checksum)
+        #expect(checksum != Scratch.initialChecksum)
+        #expect(shared.counters.loads == 1)
+        bus.end()
+        try thread.wait()
     }
 
     @Test("CHECKSUM can be replayed from the stores, and tells their order")

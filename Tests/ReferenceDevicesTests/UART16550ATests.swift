@@ -331,4 +331,14 @@ struct UART16550ATests {
         bench.store(Port.data, 2)
         #expect(bench.line.count == 3)
     }
+
+    @Test("In shadow memory is SCR alone, and it keeps its byte there")
+    func shadow() throws {
+        let shadow = try #require(bench.guest.shared.withDevice { $0.shadow })
+        bench.store(Port.scr, 0x5a)
+        for port in 0..<UART16550A.windowSize {
+            #expect(shadow.value(of: Access(port, .one)) == (port == Port.scr ? 0x5a : nil))
+        }
+        #expect(bench.load(Port.scr) == 0x5a)
+    }
 }
