@@ -323,7 +323,7 @@ struct FaultInjectionTests {
                     try control.value.descriptor.ioctl(CKVMUSER_RESUME, &resume)
                 }
             }
-            #expect(failures == 2)
+            #expect(failures >= 1)
             vcpu.setLoadedValue(resume.data)
         }
         let request = try emulation.take(exactly: 1)[0]
