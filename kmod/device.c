@@ -220,23 +220,23 @@ static int kvm_user_set_park(struct kvm_user_device *dev, void __user *arg)
 }
 
 static int kvm_user_resume_vcpu(struct kvm_user_device *dev, struct kvm *kvm,
-				void __user *arg)
+				struct kvm_dev_user_resume __user *user)
 {
 	struct kvm_dev_user_resume args;
 	int ret;
 
-	if (copy_from_user(&args, arg, sizeof(args)))
+	if (copy_from_user(&args, user, sizeof(args)))
 		return -EFAULT;
 	/* kvm_get_vcpu() takes any index for one that is there. */
 	if (args.pad || args.vcpu >= atomic_read(&kvm->online_vcpus))
 		return -EINVAL;
 	/* What is resumed could not be given a second time. */
-	if (clear_user(arg + offsetof(struct kvm_dev_user_resume, data), sizeof(args.data)))
+	if (put_user(0, &user->data))
 		return -EFAULT;
 	ret = kvm_user_resume(dev, kvm_get_vcpu(kvm, args.vcpu), args.addr, &args.data);
 	if (ret)
 		return ret;
-	return copy_to_user(arg, &args, sizeof(args)) ? -EFAULT : 0;
+	return put_user(args.data, &user->data);
 }
 
 static long kvm_user_control_ioctl(struct kvm_device *kvm_dev, unsigned int command,

@@ -18,10 +18,11 @@ struct BootCommand {
     /// Directories that can be written to in the VM; what is written is gone with it.
     static let overlays = ["/etc", "/lib", "/home", "/opt", "/srv", "/usr", "/var", "/tmp"]
 
-    /// Parameters of every boot: die of an oops, keep every line, and leave out hardware that the lab has no use for
-    /// and whose drivers cost half of the boot under emulation.
+    /// Parameters of every boot: die of an oops, keep every line, believe that the timer ticks even if a busy host is slow
+    /// to show it, and leave out hardware that the lab has no use for and whose drivers cost half of the boot under
+    /// emulation.
     static let kernelParameters = [
-        "oops=panic", "panic=-1", "printk.devkmsg=on", "ignore_loglevel",
+        "oops=panic", "panic=-1", "printk.devkmsg=on", "ignore_loglevel", "no_timer_check",
         "modprobe.blacklist=ahci,libata,sr_mod,cdrom,sg,psmouse,iTCO_wdt,i6300esb,i2c_i801,lpc_ich,pcspkr,evdev,"
             + "aesni_intel,sha512_ssse3,sha256_ssse3,sha1_ssse3,ghash_clmulni_intel,crc32_pclmul,crct10dif_pclmul,"
             + "powernow_k8,acpi_cpufreq,qemu_fw_cfg,serio_raw,button",
