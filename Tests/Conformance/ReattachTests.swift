@@ -106,13 +106,13 @@ struct ReattachTests {
     @Test("F1: killed again and again under a running guest, every value is right and every access happened once")
     func killedAgainAndAgain() throws {
         let kills = 5
-        let vmm = try vmm("--on-close", "hold", "--timeout", "none", "--vcpus", "2", "--program", "mixed:1500")
+        let vmm = try vmm("--on-close", "hold", "--timeout", "none", "--vcpus", "2", "--program", "mixed:1000")
         let supervisor = try supervisor()
         var before = 0
         for round in 0..<kills {
             let process = try child(after: round, of: supervisor)
             // Far into its work, and the guest's.
-            try waitForRequests(beyond: before + 200, of: vmm)
+            try waitForRequests(beyond: before + 100, of: vmm)
             #expect(kill(process, SIGKILL) == 0)
             before = try requests(of: vmm)
         }
