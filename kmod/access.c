@@ -135,13 +135,18 @@ static int kvm_user_wait(struct kvm_user_device *dev, struct kvm_vcpu *vcpu,
 	return ret;
 }
 
-/* How an access may sleep: a signal ends the sleep if the access can be parked. */
+/*
+ * How an access may sleep: a signal ends the sleep if the access can be parked. That
+ * takes a place where no RESUME sleeps any more, for what was parked there before.
+ */
 static unsigned int kvm_user_sleep_state(const struct kvm_vcpu *vcpu,
 					 const struct kvm_user_target *target, int len,
 					 bool store)
 {
+	const struct kvm_user_score *score = &target->dev->scores[vcpu->vcpu_idx];
+
 	if (READ_ONCE(target->dev->park) && target->bus == KVM_USER_BUS_MMIO &&
-	    kvm_user_may_park(vcpu, target->addr, len, store))
+	    !READ_ONCE(score->resuming) && kvm_user_may_park(vcpu, target->addr, len, store))
 		return TASK_INTERRUPTIBLE;
 	return TASK_KILLABLE;
 }
@@ -150,7 +155,8 @@ static unsigned int kvm_user_sleep_state(const struct kvm_vcpu *vcpu,
  * A vCPU that makes a new access without KVM_DEV_USER_RESUME gave up the one that
  * is parked.  What follows that one in its instruction does not say so.
  */
-static void kvm_user_unpark(struct kvm_vcpu *vcpu, const struct kvm_user_target *target)
+static void kvm_user_unpark(const struct kvm_vcpu *vcpu,
+			    const struct kvm_user_target *target)
 {
 	struct kvm_user_device *dev = target->dev;
 	u32 cpu = vcpu->vcpu_idx;
@@ -163,8 +169,18 @@ static void kvm_user_unpark(struct kvm_vcpu *vcpu, const struct kvm_user_target 
 	spin_lock(&dev->queue.lock);
 	if (score->is_parked && score->parked.wait_for != KVM_USER_NOTHING)
 		kvm_user_give_up(dev, cpu, &score->parked, -ECANCELED);
-	score->is_parked = false;
+	WRITE_ONCE(score->is_parked, false);
 	spin_unlock(&dev->queue.lock);
+}
+
+/* An access begins: however often it waits, it has one time limit. */
+static void kvm_user_begin(const struct kvm_vcpu *vcpu, const struct kvm_user_target *target)
+{
+	struct kvm_user_access *access = &target->dev->scores[vcpu->vcpu_idx].running;
+
+	kvm_user_unpark(vcpu, target);
+	access->addr = target->addr;
+	access->left = READ_ONCE(target->dev->timeout);
 }
 
 /* What becomes of a vCPU that made an access. */
@@ -174,13 +190,6 @@ enum kvm_user_course {
 	KVM_USER_GOES_ON,	/* a posted store */
 	KVM_USER_SLEEPS,	/* until kvm_user_wait() returns */
 };
-
-static void kvm_user_await(const struct kvm_user_device *dev, struct kvm_user_access *access,
-			   enum kvm_user_wait what, struct kvm_user_entry *entry)
-{
-	access->left = READ_ONCE(dev->timeout);
-	kvm_user_access_await(access, what, entry);
-}
 
 static enum kvm_user_course
 kvm_user_queue_up(struct kvm_user_device *dev, const struct kvm_user_request *request,
@@ -204,13 +213,13 @@ kvm_user_queue_up(struct kvm_user_device *dev, const struct kvm_user_request *re
 
 	if (entry->state == KVM_USER_WAITING) {
 		dev->counters[KVM_USER_SPACE_WAITS]++;
-		kvm_user_await(dev, access, KVM_USER_SPACE, entry);
+		kvm_user_access_await(access, KVM_USER_SPACE, entry);
 		return KVM_USER_SLEEPS;
 	}
 	kvm_user_accepted(dev, entry);
 	if (store)
 		return KVM_USER_GOES_ON;
-	kvm_user_await(dev, access, KVM_USER_REPLY, entry);
+	kvm_user_access_await(access, KVM_USER_REPLY, entry);
 	return KVM_USER_SLEEPS;
 }
 
@@ -243,7 +252,6 @@ static enum kvm_user_course kvm_user_forward(struct kvm_vcpu *vcpu,
 	bool readable;
 
 	spin_lock(&dev->queue.lock);
-	dev->scores[request->cpu].running.addr = target->addr;
 	course = kvm_user_queue_up(dev, request, may_leave);
 	if (course == KVM_USER_LOST)
 		dev->counters[store ? KVM_USER_DROPPED : KVM_USER_ALL_ONES]++;
@@ -278,7 +286,7 @@ static int kvm_user_await_stores(struct kvm_vcpu *vcpu,
 		lost = true;
 		dev->counters[KVM_USER_ALL_ONES]++;
 	} else if (!done) {
-		kvm_user_await(dev, &score->running, KVM_USER_SHADOW, NULL);
+		kvm_user_access_await(&score->running, KVM_USER_SHADOW, NULL);
 	}
 	spin_unlock(&dev->queue.lock);
 
@@ -336,7 +344,7 @@ int kvm_user_load(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, i
 	bool waited = false;
 	u64 data;
 
-	kvm_user_unpark(vcpu, target);
+	kvm_user_begin(vcpu, target);
 	if (!kvm_user_shadow_load(vcpu, target, len, &data, &waited)) {
 		/* A wait has left kvm->srcu: KVM's bus may not be walked further (B1). */
 		switch (kvm_user_forward(vcpu, target, &request, val, !waited)) {
@@ -368,7 +376,7 @@ int kvm_user_store(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, 
 	struct kvm_user_request request =
 		kvm_user_request(vcpu, target, KVM_USER_STORE, len);
 
-	kvm_user_unpark(vcpu, target);
+	kvm_user_begin(vcpu, target);
 	memcpy(&request.data, val, len);
 	/* KVM's fragment has no const; of a store it is only read. */
 	return kvm_user_forward(vcpu, target, &request, (void *)val, true) == KVM_USER_LEFT ?
@@ -393,7 +401,7 @@ static int kvm_user_resumed(struct kvm_user_device *dev, u32 cpu, int ret)
 	} else {
 		ret = 0;
 	}
-	score->is_parked = false;
+	WRITE_ONCE(score->is_parked, false);
 	return ret;
 }
 
@@ -425,8 +433,8 @@ int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u6
 	else
 		score->resuming = true;
 	/* A process that hangs has cost its one time limit (B3). */
-	if (!ret && dev->stalled)
-		score->parked.left = 0;
+	if (!ret && dev->stalled && score->parked.wait_for != KVM_USER_NOTHING)
+		kvm_user_give_up(dev, cpu, &score->parked, -ETIME);
 	spin_unlock(&dev->queue.lock);
 	if (ret)
 		return ret;

@@ -13,6 +13,7 @@
  *					touched under it
  *	    mmap_lock			a fault on that memory, and mmap
  *		shadow.lock		the image, changes of its map
+ *		    RCU (synchronize)	until no load uses the old map
  *	    queue.lock			all else; nothing sleeps under it
  *		readable.lock, rq->lock	wake-ups
  *

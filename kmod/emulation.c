@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/module.h>
 #include <linux/poll.h>
+#include <linux/sched/signal.h>
 #include <linux/uio.h>
 
 #include "device.h"
@@ -96,6 +97,10 @@ static ssize_t kvm_user_deliver(struct kvm_user_device *dev, struct iov_iter *to
 		done += whole;
 		if (whole < taken)
 			return done ? done * KVM_USER_REQUEST_SIZE : -EFAULT;
+		/* Guests may fill the queue as fast as it is emptied. */
+		if (signal_pending(current))
+			break;
+		cond_resched();
 	}
 	return done * KVM_USER_REQUEST_SIZE;
 }
@@ -205,8 +210,9 @@ static ssize_t kvm_user_take(struct kvm_user_device *dev, struct iov_iter *from)
 			done += accepted;
 		else if (!done)
 			return accepted;
-		if (accepted != want)
+		if (accepted != want || signal_pending(current))
 			break;
+		cond_resched();
 	}
 	return done * KVM_USER_REQUEST_SIZE;
 }
@@ -300,10 +306,8 @@ static int kvm_user_set_shadow_map(struct kvm_user_device *dev, void __user *arg
 		return -EINVAL;
 	if (args.nr_entries > KVM_USER_MAX_SHADOW_ENTRIES)
 		return -E2BIG;
-	if (!args.nr_entries) {
-		kvm_user_shadow_clear_map(&dev->shadow);
-		return 0;
-	}
+	if (!args.nr_entries)
+		return kvm_user_shadow_set_map(&dev->shadow, NULL);
 	map = kvm_user_map_alloc(args.nr_entries);
 	if (!map)
 		return -ENOMEM;

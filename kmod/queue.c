@@ -196,7 +196,7 @@ struct kvm_user_entry *kvm_user_queue_admit(struct kvm_user_queue *queue)
  * @queue: the device's queue
  *
  * Return: false while nothing is pending, and while the emulation process owes
- * @depth replies.
+ * @sent_limit replies.
  */
 bool kvm_user_queue_readable(const struct kvm_user_queue *queue)
 {

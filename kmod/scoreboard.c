@@ -133,7 +133,7 @@ void kvm_user_score_park(struct kvm_user_score *score)
 	score->parked.left = score->running.left;
 	kvm_user_access_await(&score->parked, score->running.wait_for,
 			      score->running.entry);
-	score->is_parked = true;
+	WRITE_ONCE(score->is_parked, true);
 	kvm_user_access_finish(&score->running, 0);
 }
 
@@ -144,7 +144,7 @@ void kvm_user_score_park(struct kvm_user_score *score)
  * @state: TASK_KILLABLE, or TASK_INTERRUPTIBLE for any signal to end it
  *
  * A wait must not hold up a system suspend.  "Unsafe" since KVM_RUN sleeps here
- * with vcpu->mutex held; only who wants that very vCPU is held up.
+ * with vcpu->mutex held: who wants that very vCPU is held up.
  *
  * Return: 0 when it has come; -ETIME, -EINTR (a fatal signal) or -ERESTARTSYS
  * (another one) if not, though it may come until the queue's lock is held.

@@ -141,14 +141,10 @@ u64 kvm_user_shadow_max_size(void)
  *
  * Return: bytes, 0 if there is none.
  */
-u64 kvm_user_shadow_size(struct kvm_user_shadow *shadow)
+u64 kvm_user_shadow_size(const struct kvm_user_shadow *shadow)
 {
-	u64 size;
-
-	mutex_lock(&shadow->lock);
-	size = shadow->image ? shadow->image->size : 0;
-	mutex_unlock(&shadow->lock);
-	return size;
+	/* The VMM asks too, and must not wait for the emulation process. */
+	return READ_ONCE(shadow->size);
 }
 
 /* Only kvm_user_shadow_mmap() makes the first mapping of an image. */
@@ -163,7 +159,7 @@ static bool kvm_user_image_mapped(const struct kvm_user_image *image)
  * @size: bytes
  *
  * Return: 0; -EINVAL: not a multiple of pages, or 0; -E2BIG: above the bound;
- * -EBUSY: the old image is mapped or has a map; -ENOMEM, -ENFILE.
+ * -EBUSY: the old image is mapped or has a map; -ENOMEM, -ENFILE; -EINTR.
  */
 int kvm_user_shadow_resize(struct kvm_user_shadow *shadow, u64 size)
 {
@@ -175,7 +171,8 @@ int kvm_user_shadow_resize(struct kvm_user_shadow *shadow, u64 size)
 	if (size > kvm_user_shadow_max_size())
 		return -E2BIG;
 
-	mutex_lock(&shadow->lock);
+	if (mutex_lock_killable(&shadow->lock))
+		return -EINTR;
 	if (rcu_access_pointer(shadow->map) || kvm_user_image_mapped(shadow->image)) {
 		ret = -EBUSY;
 		goto unlock;
@@ -187,6 +184,7 @@ int kvm_user_shadow_resize(struct kvm_user_shadow *shadow, u64 size)
 	}
 	kvm_user_image_put(shadow->image);
 	shadow->image = new;
+	WRITE_ONCE(shadow->size, size);
 unlock:
 	mutex_unlock(&shadow->lock);
 	return ret;
@@ -197,7 +195,7 @@ unlock:
  * @shadow: of a device
  * @vma: as mmap(2) made it
  *
- * Return: 0; -EINVAL: private, or beyond the image; -EPERM: executable.
+ * Return: 0; -EINVAL: private, or beyond the image; -EPERM: executable; -EINTR.
  */
 int kvm_user_shadow_mmap(struct kvm_user_shadow *shadow, struct vm_area_struct *vma)
 {
@@ -209,7 +207,8 @@ int kvm_user_shadow_mmap(struct kvm_user_shadow *shadow, struct vm_area_struct *
 	if (vma->vm_flags & VM_EXEC)
 		return -EPERM;
 
-	mutex_lock(&shadow->lock);
+	if (mutex_lock_killable(&shadow->lock))
+		return -EINTR;
 	image = shadow->image;
 	if (image && vma->vm_pgoff < image->size >> PAGE_SHIFT &&
 	    vma_pages(vma) <= (image->size >> PAGE_SHIFT) - vma->vm_pgoff) {
@@ -261,14 +260,18 @@ static bool kvm_user_map_entry_valid(const struct kvm_user_shadow_entry *entry,
 	       entry->len <= image_size - entry->image_offset;
 }
 
-/* Puts the entries in order, and says whether they can be served. */
-static bool kvm_user_map_prepare(struct kvm_user_map *map, u64 image_size)
+/* Puts the entries in order, and says whether @image, if there is one, serves them. */
+static bool kvm_user_map_prepare(struct kvm_user_map *map, const struct kvm_user_image *image)
 {
 	const struct kvm_user_shadow_entry *entry = map->entries;
 	u32 i;
 
+	if (!image)
+		return false;
+	map->data = image->data;
+	map->size = image->size;
 	for (i = 0; i < map->nr_entries; i++)
-		if (!kvm_user_map_entry_valid(&entry[i], image_size))
+		if (!kvm_user_map_entry_valid(&entry[i], image->size))
 			return false;
 	sort(map->entries, map->nr_entries, sizeof(*entry), kvm_user_map_compare, NULL);
 	for (i = 1; i < map->nr_entries; i++)
@@ -294,25 +297,27 @@ static void kvm_user_shadow_replace_map(struct kvm_user_shadow *shadow,
 /**
  * kvm_user_shadow_set_map - replace the access map (KVM_DEV_USER_SHADOW_CTRL)
  * @shadow: of a device
- * @map: as user space gave it; belongs to @shadow or is freed afterwards
+ * @map: as user space gave it; belongs to @shadow or is freed afterwards.  NULL:
+ *	the empty one
  *
- * Return: 0; -EINVAL: a bad entry, or two that overlap.
+ * Return: 0; -EINVAL: a bad entry, or two that overlap; -EINTR.
  */
 int kvm_user_shadow_set_map(struct kvm_user_shadow *shadow, struct kvm_user_map *map)
 {
-	bool valid;
+	int ret = 0;
 
-	mutex_lock(&shadow->lock);
-	valid = shadow->image && kvm_user_map_prepare(map, shadow->image->size);
-	if (valid) {
-		map->data = shadow->image->data;
-		map->size = shadow->image->size;
+	if (mutex_lock_killable(&shadow->lock)) {
+		kvfree(map);
+		return -EINTR;
+	}
+	if (map && !kvm_user_map_prepare(map, shadow->image)) {
+		kvfree(map);
+		ret = -EINVAL;
+	} else {
 		kvm_user_shadow_replace_map(shadow, map);
 	}
 	mutex_unlock(&shadow->lock);
-	if (!valid)
-		kvfree(map);
-	return valid ? 0 : -EINVAL;
+	return ret;
 }
 
 /**

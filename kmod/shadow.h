@@ -21,15 +21,16 @@ struct kvm_user_map {
 };
 
 struct kvm_user_shadow {
-	struct mutex lock;		/* covers both; readers of the map use RCU */
+	struct mutex lock;		/* covers all; readers of the map use RCU */
 	struct kvm_user_image *image;
+	u64 size;			/* of @image; read without the lock */
 	struct kvm_user_map __rcu *map;	/* NULL: empty */
 };
 
 void kvm_user_shadow_init(struct kvm_user_shadow *shadow);
 void kvm_user_shadow_destroy(struct kvm_user_shadow *shadow);
 u64 kvm_user_shadow_max_size(void);
-u64 kvm_user_shadow_size(struct kvm_user_shadow *shadow);
+u64 kvm_user_shadow_size(const struct kvm_user_shadow *shadow);
 int kvm_user_shadow_resize(struct kvm_user_shadow *shadow, u64 size);
 int kvm_user_shadow_mmap(struct kvm_user_shadow *shadow, struct vm_area_struct *vma);
 

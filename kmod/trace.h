@@ -98,7 +98,7 @@ TRACE_EVENT(kvm_user_replied,
 		  kvm_user_show_type(__entry->type), __entry->data, __entry->ret)
 );
 
-/* A vCPU that slept goes on: @ret is 0, -ETIME, -EINTR or, parked, -ERESTARTSYS. */
+/* A wait is over: @ret is 0, -ETIME, -EINTR, or of a parked access what RESUME says. */
 TRACE_EVENT(kvm_user_resumed,
 	TP_PROTO(u32 dev, u32 cpu, int ret),
 	TP_ARGS(dev, cpu, ret),

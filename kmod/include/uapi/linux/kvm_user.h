@@ -157,8 +157,7 @@ struct kvm_dev_user_pa_range {
 /**
  * define KVM_USER_ON_CLOSE_EXIT - accesses go to the VMM
  *
- * As KVM_EXIT_MMIO or KVM_EXIT_IO.  What was under way at the close is aborted; of
- * a string instruction on ports only the first element makes an exit.
+ * As KVM_EXIT_MMIO or KVM_EXIT_IO.  What was under way at the close is aborted.
  */
 #define KVM_USER_ON_CLOSE_EXIT	2
 
@@ -354,14 +353,16 @@ struct kvm_dev_user_shadow_ctrl {
 /**
  * define KVM_DEV_USER_PARK - let signals end a vCPU's wait
  *
- * Takes a &struct kvm_dev_user_park.  While enabled, a signal to a thread whose
- * vCPU waits here makes KVM_RUN return as KVM_EXIT_MMIO for that access, while
- * the request stays where it is.  KVM_DEV_USER_RESUME is then owed before the
- * next KVM_RUN of that vCPU, else the request is given up at the vCPU's next access
- * to the device: its reply is ESTALE, or it is a store that is dropped.
+ * Takes a &struct kvm_dev_user_park.  While enabled, a signal that a thread does
+ * not block, and whose vCPU waits here, makes KVM_RUN return as KVM_EXIT_MMIO for
+ * that access, while the request stays where it is.  KVM_DEV_USER_RESUME is then
+ * owed before the next KVM_RUN of that vCPU, else the request is given up at the
+ * vCPU's next access to the device: a load's reply is ESTALE, if it was read, and a
+ * store without space is dropped.
  *
- * Some accesses are not parked, but wait as ever: to ports; what follows a parked
- * access in its instruction; 8 bytes, where KVM could run out of fragments if they
+ * Some accesses are not parked, but wait as ever: to ports; those of guests with
+ * encrypted state; what follows, in its instruction, an access that is parked or
+ * left to the VMM; 8 bytes, where KVM could run out of fragments if they
  * began a longer access: a load that ends less than 24, a store that ends less than
  * 1016 bytes before the end of a page, but not at it.  A load that the shadow image
  * would have answered after older stores becomes a request, in order to be parked.
