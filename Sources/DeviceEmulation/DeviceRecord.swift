@@ -16,7 +16,8 @@ public import SystemPackage
 /// - carries out any other redelivered request, which has left no trace in that state.
 ///
 /// To the guest each access happens exactly once. What a device does beyond its own state, an interrupt or a byte on a
-/// terminal, may happen twice, and a device whose ``MMIODevice/savedSize`` is 0 begins anew each time.
+/// terminal, may happen twice, and a device whose ``MMIODevice/savedSize`` is 0 begins anew each time. A vCPU that loads
+/// from shadow memory what *another* one stored may see that before it is committed, and then not any more for a moment.
 ///
 /// Servers that share a device with a record reply in turn, so that what is without a reply is always what was carried
 /// out last.

@@ -135,36 +135,21 @@ public final class ShadowRegisters: Sendable {
         return image.withLock { try? $0.load(at: place, length: width.bytes) }
     }
 
-    /// How many bytes ``save(to:at:)`` fills.
+    /// How many bytes ``save(to:)`` fills.
     public var savedSize: Int { map.imageSize }
 
-    /// Writes all values down, as part of ``MMIODevice/save(to:)``.
+    /// Writes all values down, for a device's ``MMIODevice/save(to:)``.
     ///
-    /// - Parameters:
-    ///   - bytes: room for them.
-    ///   - start: where they begin in it, with ``savedSize`` bytes after that.
-    public func save(to bytes: inout MutableRawSpan, at start: Int) {
-        image.withLock { image in
-            for offset in 0..<max(0, min(savedSize, bytes.byteCount - start)) {
-                // The image has these bytes.
-                guard let value = try? image.load(at: UInt64(offset), length: 1) else { return }
-                bytes.storeBytes(of: UInt8(truncatingIfNeeded: value), toByteOffset: start + offset, as: UInt8.self)
-            }
-        }
+    /// - Parameter bytes: the first ``savedSize`` bytes of it are overwritten.
+    public func save(to bytes: inout MutableRawSpan) {
+        image.withLock { $0.copy(to: &bytes, count: map.imageSize) }
     }
 
-    /// Takes all values from what was written down.
+    /// Takes over the values that were written down, for a device's ``MMIODevice/restore(from:)``.
     ///
-    /// - Parameters:
-    ///   - bytes: what ``save(to:at:)`` left.
-    ///   - start: where it begins.
-    public func restore(from bytes: RawSpan, at start: Int) {
-        image.withLock { image in
-            for offset in 0..<max(0, min(savedSize, bytes.byteCount - start)) {
-                let value = unsafe bytes.unsafeLoad(fromByteOffset: start + offset, as: UInt8.self)
-                try? image.store(UInt64(value), at: UInt64(offset), length: 1)
-            }
-        }
+    /// - Parameter bytes: begins with what ``save(to:)`` of registers with the same parts wrote.
+    public func restore(from bytes: RawSpan) {
+        image.withLock { $0.copy(from: bytes, count: map.imageSize) }
     }
 
     /// Moves the values to where the transport answers loads from, if it does that.

@@ -119,6 +119,25 @@ public import SystemPackage
         }
     }
 
+    /// Copies the first bytes out, as far as there is room. A value that another thread stores meanwhile may be torn.
+    package func copy(to bytes: inout MutableRawSpan, count: Int) {
+        unsafe bytes.withUnsafeMutableBytes { bytes in
+            // SAFETY: no more than both have.
+            let count = min(count, size, bytes.count)
+            unsafe bytes.copyMemory(from: UnsafeRawBufferPointer(start: memory.baseAddress, count: count))
+        }
+    }
+
+    /// Copies bytes to the beginning, as far as there is room; for an image that nobody looks into yet.
+    package func copy(from bytes: RawSpan, count: Int) {
+        unsafe bytes.withUnsafeBytes { bytes in
+            // SAFETY: no more than both have.
+            let count = min(count, size, bytes.count)
+            unsafe UnsafeMutableRawBufferPointer(start: memory.baseAddress, count: count)
+                .copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes.prefix(count)))
+        }
+    }
+
     private func pointer(_ offset: UInt64, _ length: Int) throws(Fault) -> UnsafeMutableRawPointer {
         guard length == 1 || length == 2 || length == 4 || length == 8 else { throw .unsupportedLength(length) }
         guard offset % UInt64(length) == 0 else { throw .unaligned(offset: offset, length: length) }

@@ -27,12 +27,12 @@ public import DeviceEmulation
 /// | 0x400–0xfff | any | both | MEMORY | 3 KiB of memory, little endian |
 ///
 /// A width that the table does not name is refused, a load from DOORBELL too, and a store to what can only be loaded.
-/// Neither counts in STORES, LOADS or CHECKSUM. A redelivered access is carried out like any other.
+/// Neither counts in STORES, LOADS or CHECKSUM. A redelivered access is carried out like any other. All of the device
+/// can be saved.
 ///
 /// All but TICKET, DOORBELL, LOADS and EVENTS can be loaded without a side effect, and those are in ``shadow``: no
 /// load of them asks the device, and LOADS does not count it. A vCPU that wants to see what *another* one stored loads
-/// one of the rest first: that load comes after all stores of all vCPUs before it. All registers and the memory can be
-/// saved.
+/// one of the rest first: that load comes after all stores of all vCPUs before it.
 public struct Scratch: MMIODevice, Sendable {
     /// Offsets of the registers.
     public enum Register: UInt64, Sendable, CaseIterable {
@@ -178,29 +178,26 @@ public struct Scratch: MMIODevice, Sendable {
 
     // MARK: What outlives a process
 
-    /// What is not in ``shadow``, or not only there.
-    private var counts: InlineArray<7, UInt64> {
-        get { [ticket, rings, lastRing, checksum, stores, loads, events] }
-        set {
-            (ticket, rings, lastRing, checksum) = (newValue[0], newValue[1], newValue[2], newValue[3])
-            (stores, loads, events) = (newValue[4], newValue[5], newValue[6])
-        }
+    /// The shadow registers, and then what else there is to remember.
+    public var savedSize: Int { registers.savedSize + 3 * 8 }
+
+    public func save(to bytes: inout MutableRawSpan) {
+        registers.save(to: &bytes)
+        let start = registers.savedSize
+        bytes.storeBytes(of: ticket, toByteOffset: start, as: UInt64.self)
+        bytes.storeBytes(of: loads, toByteOffset: start + 8, as: UInt64.self)
+        bytes.storeBytes(of: events, toByteOffset: start + 16, as: UInt64.self)
     }
 
-    /// The counts, and then the registers.
-    public var savedSize: Int { 8 * 7 + registers.savedSize }
-
-    public func save(to saved: inout MutableRawSpan) {
-        let counts = counts
-        for index in counts.indices {
-            saved.storeBytes(of: counts[index], toByteOffset: 8 * index, as: UInt64.self)
-        }
-        registers.save(to: &saved, at: 8 * 7)
-    }
-
-    public mutating func restore(from saved: RawSpan) {
-        counts = InlineArray { unsafe saved.unsafeLoadUnaligned(fromByteOffset: 8 * $0, as: UInt64.self) }
-        registers.restore(from: saved, at: 8 * 7)
+    public mutating func restore(from bytes: RawSpan) {
+        registers.restore(from: bytes)
+        (rings, lastRing) = (registers[.rings, .eight], registers[.lastRing, .four])
+        (checksum, stores) = (registers[.checksum, .eight], registers[.stores, .eight])
+        let start = registers.savedSize
+        // SAFETY: any bytes are a number; that they are there is checked.
+        ticket = unsafe bytes.unsafeLoadUnaligned(fromByteOffset: start, as: UInt64.self)
+        loads = unsafe bytes.unsafeLoadUnaligned(fromByteOffset: start + 8, as: UInt64.self)
+        events = unsafe bytes.unsafeLoadUnaligned(fromByteOffset: start + 16, as: UInt64.self)
     }
 
     private static func rotate(_ value: UInt64, by count: UInt64) -> UInt64 {

@@ -33,6 +33,7 @@ struct EmulateCommand: ParsableCommand {
 
     @Flag(help: "Have every load come as a request, to compare: answer none from shadow memory.")
     var noShadow = false
+
     @Flag(help: "Start another emulation process whenever one dies; give up when they die faster than they serve.")
     var reattach = false
 

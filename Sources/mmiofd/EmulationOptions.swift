@@ -40,8 +40,8 @@ struct EmulationOptions: ParsableArguments {
     /// still needs a process.
     func serveSupervised(_ device: DeviceName, usesShadow: Bool, logger: Logger) throws {
         let socket = UnixSocket(adopting: OwnedDescriptor(adopting: STDIN_FILENO))
-        let report = try EmulationSession(device.device, threads: threads, batch: batch, usesShadow: usesShadow).run(
-            supervisedOver: socket, logger: logger)
+        let session = EmulationSession(device.device, threads: threads, batch: batch, usesShadow: usesShadow)
+        let report = try session.run(supervisedOver: socket, logger: logger)
         if report.end != .machineGone { throw ExitCode.failure }
     }
 }

@@ -53,10 +53,12 @@ struct ReattachTests {
         return try RunningCommand(arguments: ["vmm", "--socket", socket, "--json"] + arguments)
     }
 
-    private func supervisor() throws -> RunningCommand {
-        try RunningCommand(arguments: [
-            "emulate", "scratch", "--reattach", "--socket", socket, "--wait", "120", "--json", "--log-level", "info",
-        ])
+    /// A supervisor whose processes get every load as a request, unless there is to be shadow memory.
+    private func supervisor(shadow: Bool = false) throws -> RunningCommand {
+        try RunningCommand(
+            arguments: [
+                "emulate", "scratch", "--reattach", "--socket", socket, "--wait", "120", "--json", "--log-level", "info",
+            ] + (shadow ? [] : ["--no-shadow"]))
     }
 
     /// An emulation process without a supervisor, once the guest runs.
@@ -103,11 +105,13 @@ struct ReattachTests {
 
     // MARK: Tests
 
-    @Test("F1: killed again and again under a running guest, every value is right and every access happened once")
-    func killedAgainAndAgain() throws {
-        let kills = 5
+    @Test(
+        "F1: killed again and again under a running guest, every value is right and every access happened once",
+        arguments: [false, true])
+    func killedAgainAndAgain(shadow: Bool) throws {
+        let kills = 4
         let vmm = try vmm("--on-close", "hold", "--timeout", "none", "--vcpus", "2", "--program", "mixed:1000")
-        let supervisor = try supervisor()
+        let supervisor = try supervisor(shadow: shadow)
         var before = 0
         for round in 0..<kills {
             let process = try child(after: round, of: supervisor)
@@ -125,8 +129,8 @@ struct ReattachTests {
         #expect(verdict.emulation.replacements == kills)
         #expect(served.end == "machine_gone")
         #expect(served.restarts == kills)
-        #expect(served.counters["loads"] == verdict.requests["loads"])
         #expect(served.counters["stores"] == verdict.requests["stores"])
+        if !shadow { #expect(served.counters["loads"] == verdict.requests["loads"]) }
     }
 
     @Test("A signal ends the supervisor and its process, with the counters", arguments: [SIGTERM, SIGINT])
