@@ -33,7 +33,7 @@ final class FuzzedDevice {
         self.index = index
         self.character = character
         let information = try control.information()
-        features = information.features
+        features = information.features.rawValue
         maximumShadow = information.maximumShadowSize
         self.control = Box(control)
     }
