@@ -142,7 +142,8 @@ let package = Package(
         // Random operations on both descriptors, and a model of what they may do; runs in the lab.
         .target(name: "CFuzz", path: "Tests/CFuzz"),
         .target(
-            name: "Fuzz", dependencies: ["CFuzz", "CKVMUser", "KVM", "MMIOForwarding", "GuestPrograms", "LinuxSystem", system],
+            name: "Fuzz",
+            dependencies: ["CFuzz", "CKVMUser", "KVM", "MMIOForwarding", "GuestPrograms", "LinuxSystem", system],
             path: "Tests/Fuzz", swiftSettings: strict),
         .testTarget(
             name: "FuzzTests", dependencies: ["Fuzz", "CKVMUser", "GuestPrograms"], swiftSettings: strict),
@@ -152,6 +153,8 @@ let package = Package(
                 "Fuzz", "LinuxSystem", system, .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Tests/FuzzCommand", swiftSettings: strict),
+        .executableTarget(
+            name: "KillableEmulation", dependencies: ["CConformance", "CKVMUser"], path: "Tests/KillableEmulation"),
         .testTarget(
             name: "Conformance",
             dependencies: [

@@ -150,9 +150,13 @@ int clinux_eventfd(void)
 	return eventfd(0, EFD_CLOEXEC);
 }
 
-int clinux_memfd(void)
+int clinux_memory_file(off_t count)
 {
-	return memfd_create("mmiofd", MFD_CLOEXEC);
+	int descriptor = memfd_create("mmiofd", MFD_CLOEXEC);
+
+	if (descriptor >= 0 && ftruncate(descriptor, count))
+		return close_keeping_errno(descriptor);
+	return descriptor;
 }
 
 int clinux_unix_peer(int socket, pid_t *pid, uid_t *uid, gid_t *gid)

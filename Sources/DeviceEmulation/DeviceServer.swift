@@ -161,6 +161,11 @@ public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTra
             execute(owed)
             if shared.isTurnWanted { break }
         }
+        // A record counts on replies leaving in the order of execution.
+        if shared.record != nil {
+            try reply(owed)
+            owed = 0
+        }
         return .over(owed: owed)
     }
 
@@ -181,18 +186,22 @@ public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTra
     /// Has the device carry out the first `count` requests, prepares the replies, and tells the observer.
     private mutating func execute(_ count: Int) {
         var counters = ServerCounters()
-        shared.withDevice { device in
-            for index in 0..<count {
-                let request = requests[index]
-                let result = device.execute(request, counting: &counters)
-                replies[index] = request.reply(result.value)
-                outcomes[index] = result.outcome
-            }
-        }
         counters.batches = 1
         counters.largestBatch = count
         counters.staleReplies = newStaleReplies()
-        shared.count(counters)
+        let record = shared.record
+        shared.withDevice { device in
+            for index in 0..<count {
+                let request = requests[index]
+                let result =
+                    record?.recall(request, counting: &counters)
+                    ?? device.execute(request, counting: &counters)
+                replies[index] = request.reply(result.value)
+                outcomes[index] = result.outcome
+            }
+            shared.count(counters)
+            record?.commit(device, replies.prefix(count), outcomes.prefix(count), shared.counters)
+        }
         if let observer { show(count, to: observer) }
     }
 

@@ -54,6 +54,22 @@ public protocol MMIODevice: ~Copyable {
 
     /// What to call the device in logs. The type's name unless said otherwise; a ~Copyable device has to say.
     var label: String { get }
+
+    /// How many bytes ``save(to:)`` fills, the same for all devices of the type; 0 unless said otherwise, for a device
+    /// that begins anew in every process.
+    var savedSize: Int { get }
+
+    /// Writes down all that a guest can notice of the device, for ``restore(from:)`` in another process.
+    ///
+    /// Called after each batch of a device with a ``DeviceRecord``, before its replies leave.
+    ///
+    /// - Parameter bytes: room for ``savedSize`` bytes.
+    func save(to bytes: inout MutableRawSpan)
+
+    /// Becomes the device that was written down; called once, before the first access.
+    ///
+    /// - Parameter bytes: what ``save(to:)`` of the same type left.
+    mutating func restore(from bytes: RawSpan)
 }
 
 extension MMIODevice where Self: ~Copyable {
@@ -62,6 +78,12 @@ extension MMIODevice where Self: ~Copyable {
 
     /// None: the device is asked for every load.
     public var shadow: ShadowRegisters? { nil }
+    /// 0: the device begins anew in every process.
+    public var savedSize: Int { 0 }
+    /// Writes nothing.
+    public func save(to bytes: inout MutableRawSpan) {}
+    /// Does nothing.
+    public mutating func restore(from bytes: RawSpan) {}
 }
 
 extension MMIODevice {

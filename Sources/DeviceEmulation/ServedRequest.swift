@@ -14,6 +14,8 @@ public struct ServedRequest: Sendable, Hashable {
         case refused(AccessFault)
         /// No guest can make such a request, and the device did not see it.
         case malformed
+        /// It was redelivered, and the process before had carried it out: the reply is the one that it recorded.
+        case recorded
     }
 
     /// What the guest asked for.

@@ -135,6 +135,38 @@ public final class ShadowRegisters: Sendable {
         return image.withLock { try? $0.load(at: place, length: width.bytes) }
     }
 
+    /// How many bytes ``save(to:from:)`` fills.
+    public var savedSize: Int { map.imageSize }
+
+    /// Writes all values down, as part of ``MMIODevice/save(to:)``.
+    ///
+    /// - Parameters:
+    ///   - bytes: room for them.
+    ///   - start: where they begin in it, with ``savedSize`` bytes after that.
+    public func save(to bytes: inout MutableRawSpan, from start: Int) {
+        image.withLock { image in
+            for offset in 0..<min(savedSize, bytes.byteCount - start) {
+                // The image has these bytes.
+                guard let value = try? image.load(at: UInt64(offset), length: 1) else { return }
+                bytes.storeBytes(of: UInt8(truncatingIfNeeded: value), toByteOffset: start + offset, as: UInt8.self)
+            }
+        }
+    }
+
+    /// Takes all values from what was written down.
+    ///
+    /// - Parameters:
+    ///   - bytes: what ``save(to:from:)`` left.
+    ///   - start: where it begins.
+    public func restore(from bytes: RawSpan, from start: Int) {
+        image.withLock { image in
+            for offset in 0..<min(savedSize, bytes.byteCount - start) {
+                let value = unsafe bytes.unsafeLoad(fromByteOffset: start + offset, as: UInt8.self)
+                try? image.store(UInt64(value), at: UInt64(offset), length: 1)
+            }
+        }
+    }
+
     /// Moves the values to where the transport answers loads from, if it does that.
     ///
     /// - Returns: whether it does.

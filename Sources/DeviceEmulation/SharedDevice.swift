@@ -15,8 +15,11 @@ public final class SharedDevice<Device: MMIODevice & ~Copyable>: Sendable {
     /// What the device calls itself.
     public let label: String
 
+    /// What outlives this process; reached while the device's lock is held.
+    let record: DeviceRecord?
+
     private let device: Mutex<Device>
-    private let tally = Mutex(ServerCounters())
+    private let tally: Mutex<ServerCounters>
     private let turn = Mutex(())
     private let waitingForTurn = Atomic(0)
     /// The threads in ``DeviceServer/run()``, and the request to leave it.
@@ -24,9 +27,15 @@ public final class SharedDevice<Device: MMIODevice & ~Copyable>: Sendable {
 
     /// Shares a device.
     ///
-    /// - Parameter device: the device, which from here on is reached through this value alone.
-    public init(_ device: consuming sending Device) {
+    /// - Parameters:
+    ///   - device: the device, which from here on is reached through this value alone.
+    ///   - record: what an earlier process left of the device, which takes that up, and where this one writes down
+    ///     what it does.
+    public init(_ device: consuming sending Device, record: DeviceRecord? = nil) {
         label = device.label
+        self.record = record
+        tally = Mutex(record?.counters ?? ServerCounters())
+        record?.restore(&device)
         self.device = Mutex(device)
     }
 

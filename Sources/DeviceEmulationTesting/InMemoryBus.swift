@@ -180,7 +180,7 @@ public final class InMemoryBus: Sendable {
     /// Answers loads from an image of its own from here on, if the bus has shadow memory.
     func placeShadow(_ map: ShadowMap, _ fill: (borrowing ShadowImage) -> Void) throws(Errno) -> ShadowImage? {
         guard hasShadow else { return nil }
-        let file = try OwnedDescriptor.anonymousFile(size: map.imageSize)
+        let file = try OwnedDescriptor.memoryFile(count: map.imageSize)
         let image = try ShadowImage(mapping: file, size: map.imageSize)
         fill(image)
         let mine = Shadow(map, try ShadowImage(mapping: file, size: map.imageSize))

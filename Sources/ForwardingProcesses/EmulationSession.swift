@@ -4,7 +4,7 @@
 
 public import DeviceEmulation
 import Glibc
-import LinuxSystem
+public import LinuxSystem
 public import Logging
 import MMIOForwarding
 public import ReferenceDevices
@@ -59,28 +59,42 @@ public struct EmulationSession: Sendable {
         at path: FilePath, waiting limit: Duration, observer: RequestObserver? = nil, logger: Logger
     ) throws -> Report {
         let socket = try Self.connect(to: path, within: limit)
-        let handover: Handover
-        do throws(Errno) {
-            handover = try Handover(receivingFrom: socket)
-        } catch {
-            throw HandoverError(action: .receive, path: path, errno: error)
-        }
+        let handover = try Self.receive(from: socket, at: path)
         logger.info("got the device", metadata: ["device": "\(device.name)", "socket": "\(path)"])
         let signals = try SignalDescriptor(taking: [SIGINT, SIGTERM])
-        let emulation = handover.emulation
-        var line: EventInterruptLine?
-        if let interrupt = handover.interrupt { line = EventInterruptLine(interrupt) }
-        let transmit: @Sendable (UInt8) -> Void = { putchar(CInt($0)) }
-        let report = try serve(
-            device.make(.init(interrupt: line, transmit: transmit)), on: emulation, until: signals,
-            observer, logger)
+        let report = try serve(handover, until: signals, observer: observer, logger)
         // Held until now: its end tells the VMM that this process is gone.
         withExtendedLifetime(socket) {}
         return report
     }
 
+    /// Serves the device for an ``EmulationSupervisor`` that is this process's parent, until the virtual machine or
+    /// the parent is gone; call it before the process has other threads.
+    ///
+    /// - Parameters:
+    ///   - socket: connected to the supervisor.
+    ///   - logger: is told what happens.
+    /// - Returns: what came of it, the processes before this one included.
+    /// - Throws: errno of the socket, the record and the emulation descriptor.
+    public func run(supervisedOver socket: borrowing UnixSocket, logger: Logger) throws -> Report {
+        let record = try SupervisedRecord(receivingFrom: socket)
+        let handover = try Handover(receivingFrom: socket)
+        let signals = try SignalDescriptor(taking: [SIGINT, SIGTERM])
+        return try serve(
+            handover, until: signals, or: socket.descriptor.rawValue, recordingIn: Box(record.file), logger)
+    }
+
+    /// Takes what the VMM hands over.
+    static func receive(from socket: borrowing UnixSocket, at path: FilePath) throws(HandoverError) -> Handover {
+        do throws(Errno) {
+            return try Handover(receivingFrom: socket)
+        } catch {
+            throw HandoverError(action: .receive, path: path, errno: error)
+        }
+    }
+
     /// Connects, trying again while there is nobody.
-    private static func connect(to path: FilePath, within limit: Duration) throws(HandoverError) -> UnixSocket {
+    static func connect(to path: FilePath, within limit: Duration) throws(HandoverError) -> UnixSocket {
         let end = ContinuousClock.now + limit
         while true {
             do throws(Errno) {
@@ -95,12 +109,33 @@ public struct EmulationSession: Sendable {
         }
     }
 
+    /// Serves until a signal comes, or something else that can be waited for.
+    private func serve(
+        _ handover: consuming Handover, until signals: borrowing SignalDescriptor, or other: CInt? = nil,
+        recordingIn file: Box<OwnedDescriptor>? = nil, observer: RequestObserver? = nil, _ logger: Logger
+    ) throws -> Report {
+        let emulation = handover.emulation
+        var line: EventInterruptLine?
+        if let interrupt = handover.interrupt { line = EventInterruptLine(interrupt) }
+        // Unbuffered: a process that is killed has lost nothing that it had sent.
+        let transmit: @Sendable (UInt8) -> Void = { _ = try? FileDescriptor.standardOutput.writeAll([$0]) }
+        return try serve(
+            device.make(.init(interrupt: line, transmit: transmit)), on: emulation, until: signals, or: other,
+            recordingIn: file, observer, logger)
+    }
+
     private func serve(
         _ device: some MMIODevice & Sendable, on emulation: borrowing EmulationDescriptor,
-        until signals: borrowing SignalDescriptor, _ observer: RequestObserver?, _ logger: Logger
+        until signals: borrowing SignalDescriptor, or other: CInt?, recordingIn file: Box<OwnedDescriptor>?,
+        _ observer: RequestObserver?, _ logger: Logger
     ) throws -> Report {
-        let shared = SharedDevice(device)
-        let stopper = try Stopper(on: signals) { shared.stop() }
+        var record: DeviceRecord?
+        if let file {
+            let depth = try emulation.information().queueDepth
+            record = try DeviceRecord(in: file.value, of: device, queueDepth: Int(depth))
+        }
+        let shared = SharedDevice(device, record: record)
+        let stopper = try Stopper(on: [signals.descriptor.rawValue] + (other.map { [$0] } ?? [])) { shared.stop() }
         let end = Result { try run(threads, shared, on: emulation, observer, logger) }
         stopper.end()
         // Obeyed: it must not end the process before the report.
@@ -137,18 +172,17 @@ public struct EmulationSession: Sendable {
     }
 }
 
-/// A thread that waits for a signal on behalf of threads that serve.
+/// A thread that waits for a signal, or for the parent's end, on behalf of threads that serve.
 private struct Stopper: ~Copyable {
     private let cancelled: Box<EventDescriptor>
     private let thread: NativeThread
 
-    /// Waits for one of the signals, and then runs `stop`.
-    init(on signals: borrowing SignalDescriptor, _ stop: @escaping @Sendable () -> Void) throws(Errno) {
+    /// Waits until one of the descriptors can be read, and then runs `stop`. They outlive the thread, which end()
+    /// waits for.
+    init(on descriptors: [CInt], _ stop: @escaping @Sendable () -> Void) throws(Errno) {
         let cancelled = Box(try EventDescriptor())
-        // Outlives the thread, which end() waits for.
-        let signals = signals.descriptor.rawValue
         let thread = try NativeThread {
-            let ready = try? waitForAny(of: [cancelled.value.descriptor.rawValue, signals])
+            let ready = try? waitForAny(of: [cancelled.value.descriptor.rawValue] + descriptors)
             if let ready, !ready[0] { stop() }
         }
         self.cancelled = cancelled

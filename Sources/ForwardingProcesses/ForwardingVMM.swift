@@ -5,15 +5,17 @@
 import GuestPrograms
 import KVM
 public import LinuxSystem
-import MMIOForwarding
+public import MMIOForwarding
 import ReferenceDevices
 import Synchronization
+import SystemPackage
 
 /// A virtual machine whose one device is emulated by whoever gets its emulation descriptor.
 public final class ForwardingVMM: Sendable {
     private let guest: GuestMachine
     private let placement: DevicePlacement
     private let control: ControlDescriptor
+    private let unforwarded = UnforwardedAccesses()
     /// What the device's interrupt is bound to.
     private let interrupt: Box<EventDescriptor>?
     private let gate: PauseGate
@@ -24,12 +26,14 @@ public final class ForwardingVMM: Sendable {
     /// - Parameters:
     ///   - placement: the device, where it is, and how many vCPUs there are.
     ///   - timeout: how long an access waits for the emulation process; nil for no limit.
+    ///   - onClose: what accesses get while there is no emulation process.
     ///   - capacity: loads for which there is room in each program.
     /// - Throws: `KVMError` if there is no KVM to be had, `ForwardingError` if the module is not loaded.
-    public init(_ placement: DevicePlacement, timeout: Duration?, capacity: Int) throws {
+    public init(_ placement: DevicePlacement, timeout: Duration?, onClose: ClosePolicy, capacity: Int) throws {
         let machine = try KVMSystem().makeVirtualMachine()
         control = try ControlDescriptor(in: machine)
         try control.setTimeout(timeout)
+        try control.setOnClose(policy: onClose)
         if try control.information().features.contains(.park) { try control.setParking(true) }
         for (id, range) in placement.ranges { try control.setRange(id, to: range) }
         if let gsi = placement.interrupt {
@@ -45,8 +49,10 @@ public final class ForwardingVMM: Sendable {
         self.placement = placement
         let gate = try PauseGate()
         self.gate = gate
+        // Under any other policy no access may come here.
+        let respond = onClose == .exit ? unforwarded.respond : unexpectedExit
         processors = try (0..<UInt32(placement.vcpus)).map {
-            try GuestProcessor($0, in: guest, placement, behind: gate)
+            try GuestProcessor($0, in: guest, placement, behind: gate, respond: respond)
         }
     }
 
@@ -59,6 +65,21 @@ public final class ForwardingVMM: Sendable {
         try Handover.send(emulation, interrupt: interrupt?.value.descriptor.rawValue, over: socket)
     }
 
+    /// Sends another emulation descriptor, or says that the device still has one.
+    ///
+    /// - Parameter socket: connected to the emulation process.
+    /// - Returns: whether there was another to send.
+    /// - Throws: as ``handOver(to:)``, but for EBUSY.
+    func handOverAgain(to socket: borrowing UnixSocket) throws -> Bool {
+        do {
+            try handOver(to: socket)
+            return true
+        } catch let error as ForwardingError where error.errno == .resourceBusy {
+            try Handover.refuse(over: socket)
+            return false
+        }
+    }
+
     /// Runs programs, one after the other on each vCPU, all vCPUs at once, then reads the device's memory back.
     ///
     /// The calling thread waits meanwhile.
@@ -67,13 +88,14 @@ public final class ForwardingVMM: Sendable {
     ///   - steps: the programs.
     ///   - seed: what values begin with; another one on each vCPU.
     /// - Returns: what was checked, and what was wrong.
-    /// - Throws: ``ProgramError``; `UnexpectedExit` if an access came to this process; `KVMError`.
+    /// - Throws: ``ProgramError``; `UnexpectedExit` if an access came to this process and the policy is not EXIT; `KVMError`.
     public func run(_ steps: [ProgramStep], seed: UInt64) throws -> GuestReport {
         let start = ContinuousClock.now
         try runOnAll(steps, seed: seed)
         var report = GuestReport()
         for processor in processors { report.merge(processor.report) }
         try readBack(&report)
+        report.unforwarded = unforwarded.count
         report.elapsed = ContinuousClock.now - start
         return report
     }

@@ -12,17 +12,20 @@ final class GuestProcessor: Sendable {
     private let guest: GuestMachine
     private let placement: DevicePlacement
     private let gate: PauseGate
+    private let respond: GuestExitHandler
     private let vcpu: Mutex<VirtualCPU>
     private let interrupter: VirtualCPUInterrupter
     private let progress: Mutex<(model: DeviceModel, report: GuestReport)>
 
     init(
-        _ index: UInt32, in guest: GuestMachine, _ placement: DevicePlacement, behind gate: PauseGate
+        _ index: UInt32, in guest: GuestMachine, _ placement: DevicePlacement, behind gate: PauseGate,
+        respond: @escaping GuestExitHandler
     ) throws(KVMError) {
         self.index = index
         self.guest = guest
         self.placement = placement
         self.gate = gate
+        self.respond = respond
         let vcpu = try guest.makeVirtualCPU(index: index)
         interrupter = vcpu.interrupter
         self.vcpu = Mutex(vcpu)
@@ -38,7 +41,7 @@ final class GuestProcessor: Sendable {
 
     /// Runs a program to its end, and compares each value that it loaded.
     ///
-    /// - Throws: ``ProgramError``, ``UnexpectedExit`` if an access came to this process, ``KVMError``.
+    /// - Throws: ``ProgramError``, what the exit handler throws, ``KVMError``.
     func run(_ step: ProgramStep, seed: UInt64) throws {
         let target = try placement.target(step, seed: seed, vcpu: index)
         let results = try run(step.program, target.arguments)
@@ -68,8 +71,8 @@ final class GuestProcessor: Sendable {
             try guest.load(program, arguments, on: &vcpu)
             gate.enter()
             defer { gate.leave() }
-            try vcpu.runProgram { [gate] exit, vcpu in
-                guard exit == .interrupted else { return try unexpectedExit(exit, &vcpu) }
+            try vcpu.runProgram { [gate, respond] exit, vcpu in
+                guard exit == .interrupted else { return try respond(exit, &vcpu) }
                 gate.leave()
                 gate.enter()
             }

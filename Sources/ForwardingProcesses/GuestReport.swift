@@ -8,6 +8,8 @@ public struct GuestReport: Hashable, Sendable {
     public internal(set) var accesses = 0
     /// Requests that the device got for them, those for reading back included.
     public internal(set) var requests = RequestCounts()
+    /// Accesses that came to the VMM instead, which answered them with all-ones or dropped them.
+    public internal(set) var unforwarded = RequestCounts()
     /// Values that were compared with what they had to be.
     public internal(set) var checks = 0
     /// How many of them were wrong.

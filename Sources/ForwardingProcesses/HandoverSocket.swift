@@ -122,6 +122,8 @@ public struct HandoverError: Error, Hashable, Sendable, CustomStringConvertible 
             "let this user in with --socket-mode and --socket-group of `mmiofd vmm`, or use another directory"
         case (.receive, .connectionReset):
             "the VMM ended before it handed the device over; see what it says"
+        case (.receive, .resourceBusy):
+            "the last emulation descriptor is still open in some process; end that"
         case (.receive, .protocolError):
             "what listens there is no VMM of this version"
         case (.listen, .addressInUse):

@@ -5,7 +5,7 @@
 import Glibc
 public import LinuxSystem
 public import Logging
-import MMIOForwarding
+public import MMIOForwarding
 import Synchronization
 public import SystemPackage
 
@@ -25,6 +25,8 @@ public struct VMMSession: Sendable {
     public let seed: UInt64
     /// How long an access waits for the emulation process; nil for no limit.
     public let timeout: Duration?
+    /// What accesses get while there is no emulation process.
+    public let onClose: ClosePolicy
 
     /// Plans a session.
     ///
@@ -33,9 +35,11 @@ public struct VMMSession: Sendable {
     ///   - steps: what each vCPU runs; at least one.
     ///   - seed: what values begin with.
     ///   - timeout: how long an access waits for the emulation process; nil for no limit.
+    ///   - onClose: what accesses get while there is no emulation process.
     /// - Throws: ``ProgramError`` for a program that cannot run there.
     public init(
-        _ placement: DevicePlacement, running steps: [ProgramStep], seed: UInt64, timeout: Duration?
+        _ placement: DevicePlacement, running steps: [ProgramStep], seed: UInt64, timeout: Duration?,
+        onClose: ClosePolicy = .abort
     ) throws(ProgramError) {
         for step in steps {
             for vcpu in 0..<UInt32(placement.vcpus) { _ = try placement.target(step, seed: seed, vcpu: vcpu) }
@@ -44,6 +48,7 @@ public struct VMMSession: Sendable {
         self.steps = steps
         self.seed = seed
         self.timeout = timeout
+        self.onClose = onClose
     }
 
     /// What came of a session.
@@ -52,6 +57,8 @@ public struct VMMSession: Sendable {
         public let peer: UnixSocket.Peer
         /// Whether it was still connected when the guests had ended.
         public let peerStayed: Bool
+        /// How many more descriptors it asked for and got, each after the last one had closed.
+        public let replacements: Int
         /// What the guests did and saw.
         public let guest: GuestReport
     }
@@ -71,35 +78,69 @@ public struct VMMSession: Sendable {
         let signals = try SignalDescriptor(taking: [SIGINT, SIGTERM, SIGTSTP, SIGCONT])
         // Before anybody is let in: what is missing on this machine shows here.
         let capacity = max(placement.memory.count, steps.map(\.loads).max() ?? 0)
-        let vmm = try ForwardingVMM(placement, timeout: timeout, capacity: capacity)
+        let vmm = try ForwardingVMM(placement, timeout: timeout, onClose: onClose, capacity: capacity)
         let listener = try HandoverSocket(at: path, access)
         logger.info("waiting for an emulation process", metadata: ["socket": "\(path)"])
         var pause = SessionPause(of: vmm, at: signals, logger)
         try pause.obey(until: listener.rawValue)
         let socket = try listener.accept()
+        // One that asks and never listens must not hold this process up.
+        try socket.setNonBlocking()
         let peer = try socket.peer()
         logger.info(
             "an emulation process connected",
             metadata: ["process": "\(peer.process)", "user": "\(peer.user)", "group": "\(peer.group)"])
         try vmm.handOver(to: socket)
         let run = try GuestRun(vmm, steps, seed: seed)
-        let stayed = try wait(for: run, socket, &pause, peer, logger)
-        return Report(peer: peer, peerStayed: stayed, guest: try run.report())
+        let (stayed, replacements) = try wait(for: run, on: vmm, socket, &pause, logger)
+        return Report(peer: peer, peerStayed: stayed, replacements: replacements, guest: try run.report())
     }
 
-    /// Waits until the guests have ended.
+    /// Waits until the guests have ended; a process that asks for another descriptor meanwhile gets one.
     ///
-    /// - Returns: whether the emulation process was connected all the time.
+    /// - Returns: whether the emulation process was connected all the time, and how many more descriptors it got.
     private func wait(
-        for run: borrowing GuestRun, _ socket: borrowing UnixSocket, _ pause: inout SessionPause,
-        _ peer: UnixSocket.Peer, _ logger: Logger
+        for run: borrowing GuestRun, on vmm: ForwardingVMM, _ socket: borrowing UnixSocket,
+        _ pause: inout SessionPause, _ logger: Logger
+    ) throws -> (stayed: Bool, replacements: Int) {
+        var replacements = 0
+        while try !pause.obey(until: run.ended.descriptor, or: socket.descriptor.rawValue) {
+            guard try isServed(vmm, &replacements, over: socket, logger) else {
+                try pause.obey(until: run.ended.descriptor)
+                return (false, replacements)
+            }
+        }
+        return (true, replacements)
+    }
+
+    /// Gives the emulation process what it asks for.
+    ///
+    /// - Returns: false if there is nothing to be expected of it any more.
+    private func isServed(
+        _ vmm: ForwardingVMM, _ replacements: inout Int, over socket: borrowing UnixSocket, _ logger: Logger
     ) throws -> Bool {
-        if try pause.obey(until: run.ended.descriptor, or: socket.descriptor.rawValue) { return true }
-        logger.warning(
-            "the emulation process is gone; loads read all-ones and stores are dropped",
-            metadata: ["process": "\(peer.process)"])
-        try pause.obey(until: run.ended.descriptor)
-        return false
+        do {
+            guard try Handover.takeRequest(from: socket) else {
+                logger.warning("the emulation process is gone; \(onClose.consequence)")
+                return false
+            }
+            if try vmm.handOverAgain(to: socket) { replacements += 1 }
+            return true
+        } catch {
+            logger.error("the emulation process asked for what it cannot have", metadata: ["error": "\(error)"])
+            return false
+        }
+    }
+}
+
+extension ClosePolicy {
+    /// What becomes of accesses when nobody will come any more, in words.
+    fileprivate var consequence: String {
+        switch self {
+        case .abort: "loads read all-ones and stores are dropped"
+        case .hold: "accesses wait up to the time limit, then loads read all-ones and stores are dropped"
+        case .exit: "accesses come to this process, which answers loads with all-ones and drops stores"
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //
 // Mapped memory with exactly one owner.
 
+import CLinuxSystem
 import Glibc
 public import SystemPackage
 
@@ -51,5 +52,25 @@ public import SystemPackage
 
     deinit {
         _ = unsafe munmap(baseAddress, count)
+    }
+}
+
+extension OwnedDescriptor {
+    /// Makes a file of zeroed memory without a name, for processes to share, close-on-exec. C: `memfd_create`.
+    ///
+    /// - Parameter count: its size in bytes.
+    /// - Throws: errno of the calls: EMFILE, EINVAL for a negative size.
+    public static func memoryFile(count: Int) throws(Errno) -> OwnedDescriptor {
+        OwnedDescriptor(adopting: try systemCall(onInterrupt: .retry) { clinux_memory_file(count) })
+    }
+
+    /// Makes a file at least this long; what is added is zero. C: `fstat`, `ftruncate`.
+    ///
+    /// - Throws: errno of the calls.
+    package func grow(to count: Int) throws(Errno) {
+        var status = stat()
+        try systemCall(onInterrupt: .retry) { unsafe fstat(rawValue, &status) }
+        guard status.st_size < count else { return }
+        try systemCall(onInterrupt: .retry) { ftruncate(rawValue, count) }
     }
 }

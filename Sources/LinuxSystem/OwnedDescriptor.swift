@@ -38,17 +38,6 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
         }
     }
 
-    /// Makes a file that is memory, zeroed, which can be mapped several times; close-on-exec. C: `memfd_create`,
-    /// `ftruncate`.
-    ///
-    /// - Parameter size: bytes.
-    /// - Throws: errno of the calls: EMFILE, EINVAL for a negative size.
-    package static func anonymousFile(size: Int) throws(Errno) -> OwnedDescriptor {
-        let file = OwnedDescriptor(adopting: try systemCall(onInterrupt: .retry) { clinux_memfd() })
-        try systemCall(onInterrupt: .retry) { ftruncate(file.rawValue, size) }
-        return file
-    }
-
     /// Closes the descriptor now and reports what close(2) says. C: `close`.
     ///
     /// - Throws: errno of the call. The descriptor is gone all the same.

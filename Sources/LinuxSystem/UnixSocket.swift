@@ -68,6 +68,13 @@ public struct UnixSocket: ~Copyable, Sendable {
         public let group: UInt32
     }
 
+    /// Has calls fail with EAGAIN where they would wait. C: `fcntl(F_SETFL, O_NONBLOCK)`.
+    ///
+    /// - Throws: errno of the call.
+    public func setNonBlocking() throws(Errno) {
+        try systemCall(onInterrupt: .retry) { fcntl(descriptor.rawValue, F_SETFL, O_NONBLOCK) }
+    }
+
     /// Sends one message, with copies of the descriptors. C: `sendmsg(SCM_RIGHTS)`.
     ///
     /// - Parameters:

@@ -114,6 +114,39 @@ public struct ControlDescriptor: ~Copyable, Sendable {
         }
         _ = try call("KVM_DEV_USER_TIMEOUT", CKVMUSER_TIMEOUT, &nanoseconds)
     }
+
+    /// Says what accesses get while no emulation descriptor is open. C: `KVM_DEV_USER_ON_CLOSE`.
+    ///
+    /// It counts before the first descriptor is made as well as after the last one has closed. A change away from
+    /// ``ClosePolicy/hold`` while there is none aborts what is held.
+    ///
+    /// - Parameter policy: ``ClosePolicy/abort`` in a new device.
+    /// - Throws: ``ForwardingError``: ENOTTY if the loaded module is older than this call.
+    public func setOnClose(policy: ClosePolicy) throws(ForwardingError) {
+        var raw = kvm_dev_user_on_close(policy: policy.number, pad: 0)
+        _ = try call("KVM_DEV_USER_ON_CLOSE", CKVMUSER_ON_CLOSE, &raw)
+    }
+}
+
+/// What accesses get while no emulation descriptor is open. C: `KVM_USER_ON_CLOSE_*`.
+public enum ClosePolicy: String, Sendable, Hashable, CaseIterable {
+    /// Loads read all-ones, stores are dropped, nothing waits: a device that was pulled out.
+    case abort
+    /// Accesses wait for the next emulation descriptor, a load up to the time limit and a store without space too.
+    ///
+    /// Requests that were read and not replied to are delivered again, before all others, in their old order, with
+    /// ``ForwardedRequest/isRedelivered`` set: no store is lost and none is reordered.
+    case hold
+    /// Accesses exit to the VMM, KVM_EXIT_MMIO or KVM_EXIT_IO; what was under way at the close is aborted.
+    case exit
+
+    fileprivate var number: UInt32 {
+        switch self {
+        case .abort: UInt32(KVM_USER_ON_CLOSE_ABORT)
+        case .hold: UInt32(KVM_USER_ON_CLOSE_HOLD)
+        case .exit: UInt32(KVM_USER_ON_CLOSE_EXIT)
+        }
+    }
 }
 
 /// Where a device answers.

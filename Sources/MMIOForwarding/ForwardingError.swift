@@ -48,6 +48,8 @@ public struct ForwardingError: Error, Hashable, Sendable, CustomStringConvertibl
             "the map has too many entries; one for every range counts once for each"
         case ("KVM_DEV_USER_SHADOW_CTRL", .invalidArgument):
             "an entry leaves the image, or names a range that cannot be"
+        case ("KVM_DEV_USER_ON_CLOSE", .inappropriateIOCTLForDevice):
+            "the loaded module is older than this program; unload it, and load the one that was built with this"
         case ("KVM_DEV_USER_RESUME", .resourceBusy):
             "another thread waits for this vCPU's access already"
         case ("KVM_DEV_USER_RESUME", .invalidArgument):

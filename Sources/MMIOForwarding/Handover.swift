@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a VMM gives a device to its emulation process: one message on a UNIX socket, with the descriptors.
+// How a VMM gives a device to its emulation process: one message on a UNIX socket, with the descriptors. And how it is
+// asked for another descriptor, when the process that had the last one is gone.
 
 public import LinuxSystem
 public import SystemPackage
@@ -20,11 +21,12 @@ public import SystemPackage
     /// Waits for the VMM's message. C: `recvmsg`.
     ///
     /// - Parameter socket: connected to the VMM.
-    /// - Throws: errno of the call: ECONNRESET if the VMM closed the connection, EPROTO for any other message,
-    ///   EMSGSIZE for more descriptors.
+    /// - Throws: errno of the call: ECONNRESET if the VMM closed the connection, EBUSY if it refused
+    ///   (``refuse(over:)``), EPROTO for any other message, EMSGSIZE for more descriptors.
     public init(receivingFrom socket: borrowing UnixSocket) throws(Errno) {
-        var message = try socket.receive(capacity: Self.greeting.count + 1, descriptors: 2)
+        var message = try socket.receive(capacity: Self.longestMessage, descriptors: 2)
         guard !message.bytes.isEmpty else { throw .connectionReset }
+        guard message.bytes != Self.refusal else { throw .resourceBusy }
         guard message.bytes == Self.greeting, let descriptor = message.takeDescriptor() else {
             throw .protocolError
         }
@@ -50,5 +52,54 @@ public import SystemPackage
     ) throws(Errno) {
         let interrupts = interrupt.map { [$0] } ?? []
         try socket.send(greeting, descriptors: [emulation.descriptor.rawValue] + interrupts)
+    }
+}
+
+extension Handover {
+    /// Sends copies of what was received on to another process. C: `sendmsg`.
+    ///
+    /// - Parameter socket: connected to the process that will serve the device.
+    /// - Throws: errno of the call: EPIPE if the process is gone.
+    public func pass(over socket: borrowing UnixSocket) throws(Errno) {
+        switch interrupt {
+        case .some(let event): try Self.send(emulation, interrupt: event.descriptor.rawValue, over: socket)
+        case .none: try Self.send(emulation, over: socket)
+        }
+    }
+}
+
+/// Another descriptor of the same device, over the connection that brought the first.
+///
+/// Only the VMM can make one, so whoever keeps a device emulated asks it: the bytes "mmiofd another 1", once the last
+/// descriptor is closed everywhere. The answer is one more handover, or "mmiofd busy 1" while the device still has one.
+extension Handover {
+    private static var request: [UInt8] { Array("mmiofd another 1".utf8) }
+    private static var refusal: [UInt8] { Array("mmiofd busy 1".utf8) }
+    /// One byte more than any message has, so that a longer one is told from it.
+    private static var longestMessage: Int { 32 }
+
+    /// Asks the VMM for another handover, to be received as the first one was. C: `sendmsg`.
+    ///
+    /// - Throws: errno of the call: EPIPE if the VMM is gone.
+    public static func requestAnother(over socket: borrowing UnixSocket) throws(Errno) {
+        try socket.send(request)
+    }
+
+    /// The VMM's side: takes a message of an emulation process that has its device. C: `recvmsg`.
+    ///
+    /// - Returns: true if it asks for another handover, false at the end of the connection.
+    /// - Throws: errno of the call; EPROTO for any other message.
+    public static func takeRequest(from socket: borrowing UnixSocket) throws(Errno) -> Bool {
+        let message = try socket.receive(capacity: longestMessage)
+        guard !message.bytes.isEmpty else { return false }
+        guard message.bytes == request else { throw .protocolError }
+        return true
+    }
+
+    /// The VMM's side: says that there is no other descriptor while one is open. C: `sendmsg`.
+    ///
+    /// - Throws: errno of the call: EPIPE if the process is gone.
+    public static func refuse(over socket: borrowing UnixSocket) throws(Errno) {
+        try socket.send(refusal)
     }
 }

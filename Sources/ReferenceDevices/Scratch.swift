@@ -31,7 +31,8 @@ public import DeviceEmulation
 ///
 /// All but TICKET, DOORBELL, LOADS and EVENTS can be loaded without a side effect, and those are in ``shadow``: no
 /// load of them asks the device, and LOADS does not count it. A vCPU that wants to see what *another* one stored loads
-/// one of the rest first: that load comes after all stores of all vCPUs before it.
+/// one of the rest first: that load comes after all stores of all vCPUs before it. All registers and the memory can be
+/// saved.
 public struct Scratch: MMIODevice, Sendable {
     /// Offsets of the registers.
     public enum Register: UInt64, Sendable, CaseIterable {
@@ -173,6 +174,33 @@ public struct Scratch: MMIODevice, Sendable {
         case .events: events |= value
         case .id, .ticket, .rings, .lastRing, .checksum, .stores, .loads: throw .readOnly
         }
+    }
+
+    // MARK: What outlives a process
+
+    /// What is not in ``shadow``, or not only there.
+    private var counts: InlineArray<7, UInt64> {
+        get { [ticket, rings, lastRing, checksum, stores, loads, events] }
+        set {
+            (ticket, rings, lastRing, checksum) = (newValue[0], newValue[1], newValue[2], newValue[3])
+            (stores, loads, events) = (newValue[4], newValue[5], newValue[6])
+        }
+    }
+
+    /// The counts, and then the registers.
+    public var savedSize: Int { 8 * 7 + registers.savedSize }
+
+    public func save(to saved: inout MutableRawSpan) {
+        let counts = counts
+        for index in counts.indices {
+            saved.storeBytes(of: counts[index], toByteOffset: 8 * index, as: UInt64.self)
+        }
+        registers.save(to: &saved, from: 8 * 7)
+    }
+
+    public mutating func restore(from saved: RawSpan) {
+        counts = InlineArray { unsafe saved.unsafeLoadUnaligned(fromByteOffset: 8 * $0, as: UInt64.self) }
+        registers.restore(from: saved, from: 8 * 7)
     }
 
     private static func rotate(_ value: UInt64, by count: UInt64) -> UInt64 {

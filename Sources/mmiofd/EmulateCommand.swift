@@ -4,8 +4,11 @@
 
 import ArgumentParser
 import ForwardingProcesses
+import Glibc
+import LinuxSystem
 import Logging
 import ReferenceDevices
+import SystemPackage
 
 struct EmulateCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -15,6 +18,11 @@ struct EmulateCommand: ParsableCommand {
             Connects to the VMM's socket (`mmiofd vmm`), receives the emulation descriptor, and serves it until the \
             virtual machine is gone; then prints what was served. SIGINT or SIGTERM end it as well, after the replies \
             that are owed. It needs no privileges: only the right to connect.
+
+            With --reattach the process that serves is a child of this one, and when it dies, by SIGKILL say, another \
+            one takes its place. Where the VMM has the policy hold (`mmiofd vmm --on-close hold`), the guest notices \
+            nothing but time: accesses wait, what was not replied to is delivered again, and a device that saves its \
+            state (scratch does, the UART's registers begin anew) goes on where it was.
             """)
 
     @Flag(help: "List the devices, and do nothing else.")
@@ -25,6 +33,12 @@ struct EmulateCommand: ParsableCommand {
 
     @Flag(help: "Have every load come as a request, to compare: answer none from shadow memory.")
     var noShadow = false
+    @Flag(help: "Start another emulation process whenever one dies; give up when they die faster than they serve.")
+    var reattach = false
+
+    // The process that --reattach starts, of itself.
+    @Flag(help: .hidden)
+    var supervised = false
 
     @OptionGroup var emulation: EmulationOptions
     @OptionGroup var output: OutputOptions
@@ -38,8 +52,31 @@ struct EmulateCommand: ParsableCommand {
 
     func run() throws {
         guard !list, let device else { return print(Self.devices(json: output.json)) }
-        let report = try emulation.serve(device, usesShadow: !noShadow, logger: log.logger("emulate"))
+        let logger = log.logger("emulate")
+        if supervised { return try emulation.serveSupervised(device, usesShadow: !noShadow, logger: logger) }
+        if reattach { return try supervise(device, logger: logger) }
+        let report = try emulation.serve(device, usesShadow: !noShadow, logger: logger)
         print(output.json ? report.json.description : report.text)
+    }
+
+    private func supervise(_ device: DeviceName, logger: Logger) throws {
+        let arguments =
+            ["emulate", device.description, "--supervised", "--log-level", log.logLevel.rawValue]
+            + ["--threads", "\(emulation.threads)", "--batch", "\(emulation.batch)"]
+            + (noShadow ? ["--no-shadow"] : [])
+        let supervisor = try EmulationSupervisor(
+            at: emulation.socket.path, waiting: .seconds(emulation.wait), logger: logger
+        ) { socket in
+            try ChildProcess(
+                "/proc/self/exe", arguments,
+                descriptors: .init(input: socket, output: STDOUT_FILENO, error: STDERR_FILENO))
+        }
+        let report = try supervisor.run()
+        if output.json {
+            print(report.session.json(restarts: report.restarts))
+        } else {
+            print("\(report.session.text)\nrestarts  \(report.restarts)")
+        }
     }
 
     private static func devices(json: Bool) -> String {

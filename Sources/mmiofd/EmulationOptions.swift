@@ -5,6 +5,8 @@
 import ArgumentParser
 import DeviceEmulation
 import ForwardingProcesses
+import Glibc
+import LinuxSystem
 import Logging
 
 /// How a device is served.
@@ -33,6 +35,15 @@ struct EmulationOptions: ParsableArguments {
         try EmulationSession(device.device, threads: threads, batch: batch, usesShadow: usesShadow).run(
             at: socket.path, waiting: .seconds(wait), observer: observer, logger: logger)
     }
+
+    /// Serves a device for the supervisor that is this process's parent. A status other than 0 says that the device
+    /// still needs a process.
+    func serveSupervised(_ device: DeviceName, usesShadow: Bool, logger: Logger) throws {
+        let socket = UnixSocket(adopting: OwnedDescriptor(adopting: STDIN_FILENO))
+        let report = try EmulationSession(device.device, threads: threads, batch: batch, usesShadow: usesShadow).run(
+            supervisedOver: socket, logger: logger)
+        if report.end != .machineGone { throw ExitCode.failure }
+    }
 }
 
 extension EmulationSession.Report {
@@ -54,12 +65,19 @@ extension EmulationSession.Report {
         }
     }
 
+    private var jsonCounts: JSONValue {
+        let counts = counts.map { ($0.key, JSONValue.integer(Int(clamping: $0.value))) }
+        return .dictionary(Dictionary(uniqueKeysWithValues: counts))
+    }
+
     /// What came of the session, as an object.
     var json: JSONValue {
-        let counts = counts.map { ($0.key, JSONValue.integer(Int(clamping: $0.value))) }
-        return .object([
-            "end": .string(reason), "counters": .dictionary(Dictionary(uniqueKeysWithValues: counts)),
-        ])
+        .object(["end": .string(reason), "counters": jsonCounts])
+    }
+
+    /// What came of the sessions of several processes, as an object.
+    func json(restarts: Int) -> JSONValue {
+        .object(["end": .string(reason), "counters": jsonCounts, "restarts": .integer(restarts)])
     }
 
     /// What came of the session, as a table.

@@ -89,6 +89,7 @@ extension ServedRequest {
         case .refused(.readOnly): "read_only"
         case .refused(.writeOnly): "write_only"
         case .malformed: "malformed"
+        case .recorded: "recorded"
         }
     }
 

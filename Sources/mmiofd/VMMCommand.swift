@@ -7,6 +7,7 @@ import ForwardingProcesses
 import GuestPrograms
 import LinuxSystem
 import Logging
+import MMIOForwarding
 import ReferenceDevices
 import SystemPackage
 
@@ -65,6 +66,14 @@ struct VMMCommand: ParsableCommand {
             "How long an access waits for the emulation process; none for no limit.", valueName: "seconds"))
     var timeout = TimeLimit.seconds(5)
 
+    @Option(
+        help: ArgumentHelp(
+            "What accesses get when the emulation process is gone: abort, loads read all-ones and stores are dropped; "
+                + "hold, they wait for `mmiofd emulate --reattach` to bring another process; exit, they come to the "
+                + "VMM, which counts them. (default: abort)", valueName: "policy"),
+        transform: Self.policy)
+    var onClose: ClosePolicy?
+
     @OptionGroup var output: OutputOptions
     @OptionGroup var log: LogOptions
 
@@ -94,7 +103,8 @@ struct VMMCommand: ParsableCommand {
         }
         do {
             return try VMMSession(
-                DevicePlacement(device.device, vcpus: vcpus), running: steps, seed: seed, timeout: timeout.duration)
+                DevicePlacement(device.device, vcpus: vcpus), running: steps, seed: seed, timeout: timeout.duration,
+                onClose: onClose ?? .abort)
         } catch {
             throw ValidationError("\(error)")
         }
@@ -105,6 +115,13 @@ struct VMMCommand: ParsableCommand {
             throw ValidationError("'\(text)' is no mode; 0660 is one")
         }
         return mode
+    }
+
+    private static func policy(_ name: String) throws -> ClosePolicy {
+        guard let policy = ClosePolicy(rawValue: name) else {
+            throw ValidationError("there is no policy '\(name)'; there are abort, hold and exit")
+        }
+        return policy
     }
 
     private static func group(_ text: String) throws -> UInt32 {
@@ -125,6 +142,12 @@ struct VMMCommand: ParsableCommand {
             "mismatches  \(guest.mismatchCount)",
             "elapsed     \(guest.elapsed.formattedMilliseconds) ms",
         ]
+        if guest.unforwarded.loads + guest.unforwarded.stores > 0 {
+            lines.append(
+                "unforwarded \(guest.unforwarded.loads) loads that read all-ones, \(guest.unforwarded.stores) stores "
+                    + "that were dropped")
+        }
+        if report.replacements > 0 { lines.append("replaced    the emulation process, \(report.replacements) times") }
         lines += guest.mismatches.map { "  \($0)" }
         if guest.mismatches.count < guest.mismatchCount { lines.append("  and more") }
         if !report.peerStayed { lines.append("the emulation process left before the guest's end") }
@@ -138,6 +161,8 @@ struct VMMCommand: ParsableCommand {
             "held": .boolean(guest.allHeld),
             "accesses": .integer(guest.accesses),
             "requests": .object(["loads": .integer(guest.requests.loads), "stores": .integer(guest.requests.stores)]),
+            "unforwarded_loads": .integer(guest.unforwarded.loads),
+            "unforwarded_stores": .integer(guest.unforwarded.stores),
             "checks": .integer(guest.checks),
             "mismatches": .integer(guest.mismatchCount),
             "mismatch_list": .array(guest.mismatches.map { .string($0) }),
@@ -145,6 +170,7 @@ struct VMMCommand: ParsableCommand {
             "emulation": .object([
                 "process": .integer(Int(report.peer.process)), "user": .integer(Int(report.peer.user)),
                 "group": .integer(Int(report.peer.group)), "stayed": .boolean(report.peerStayed),
+                "replacements": .integer(report.replacements),
             ]),
         ])
     }

@@ -189,7 +189,7 @@ final class ShadowCallTests {
         let grown = unsafe try #require(cconformance_grow(address, 4096, 3 * 4096))
         defer { _ = unsafe munmap(grown, 3 * 4096) }
         // A system call says EFAULT where an access would be SIGBUS.
-        let file = try OwnedDescriptor.anonymousFile(size: 0)
+        let file = try OwnedDescriptor.memoryFile(count: 0)
         func isThere(_ page: Int) -> Bool {
             unsafe Glibc.write(file.rawValue, grown + page * 4096, 1) == 1
         }

@@ -34,8 +34,8 @@ struct DescriptorFlags {
 enum DebugCounters {
     private static let root = "/sys/kernel/debug/kvm_user"
 
-    /// The devices of this process.
-    private static func names() -> [String] {
+    /// The devices of a process.
+    private static func names(of process: Int32 = getpid()) -> [String] {
         guard let directory = unsafe opendir(root) else { return [] }
         defer { _ = unsafe closedir(directory) }
         var names: [String] = []
@@ -43,7 +43,7 @@ enum DebugCounters {
             let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
                 String(decoding: unsafe Array(bytes.prefix { $0 != 0 }), as: UTF8.self)
             }
-            if name.hasPrefix("\(getpid())-") { names.append(name) }
+            if name.hasPrefix("\(process)-") { names.append(name) }
         }
         // The number of the device decides, not its digits.
         return names.sorted { ($0.count, $0) < ($1.count, $1) }
@@ -54,14 +54,14 @@ enum DebugCounters {
         names().count
     }
 
-    /// Where the counters of the device are that this process made last.
-    static func pathOfNewestDevice() -> String? {
-        names().last.map { "\(root)/\($0)" }
+    /// Where the counters of the device are that a process made last.
+    static func pathOfNewestDevice(of process: Int32 = getpid()) -> String? {
+        names(of: process).last.map { "\(root)/\($0)" }
     }
 
-    /// The counters of the device that this process made last.
-    static func ofNewestDevice() throws -> [String: Int] {
-        guard let path = pathOfNewestDevice() else { return [:] }
+    /// The counters of the device that a process made last.
+    static func ofNewestDevice(of process: Int32 = getpid()) throws -> [String: Int] {
+        guard let path = pathOfNewestDevice(of: process) else { return [:] }
         var counters: [String: Int] = [:]
         for line in try textOfFile(path).split(separator: "\n") {
             let words = line.split(separator: " ")

@@ -118,7 +118,9 @@ extension FuzzDriver {
         guard !exists || !model(device).mayPark else { return }
         // Above all that a machine may have.
         let vcpu = exists ? random.below(plan.vcpus) : (1 << 20) + random.below(1 << 30)
-        arena.put(kvm_dev_user_resume(addr: device.memory.lowerBound, data: random.next(), vcpu: UInt32(vcpu), pad: 0), at: arena.start)
+        let address = device.memory.lowerBound
+        arena.put(
+            kvm_dev_user_resume(addr: address, data: random.next(), vcpu: UInt32(vcpu), pad: 0), at: arena.start)
         let expected = !present ? -ENOTTY : exists ? -ENOENT : -EINVAL
         try expect(control(device, CKVMUSER_RESUME, arena.start), [expected], "RESUME of vCPU \(vcpu)")
     }

@@ -135,7 +135,8 @@ extension FuzzDriver {
         if let piece = model.certainlyPending(device.index) { throw Discrepancy("without a machine \(piece) is lost") }
         try expect(cfuzz_write(number, arena.start, Self.requestSize), [-ENODEV], "write without a machine")
         for command in [CKVMUSER_INFO, CKVMUSER_EXCHANGE, CKVMUSER_SHADOW_SIZE, CKVMUSER_SHADOW_CTRL, 0xaeff] {
-            try expect(cfuzz_ioctl(number, UInt64(command), arena.start), [-ENODEV], "\(hex(command)) without a machine")
+            let result = cfuzz_ioctl(number, UInt64(command), arena.start)
+            try expect(result, [-ENODEV], "\(hex(command)) without a machine")
         }
     }
 }

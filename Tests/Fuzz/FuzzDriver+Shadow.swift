@@ -20,7 +20,11 @@ extension FuzzDriver {
         }
         let busy = shadow.size != 0 && (!shadow.entries.isEmpty || !device.mappings.isEmpty)
         // A child that was forked with a mapping has one as well.
-        if busy { expected.append(-EBUSY) } else if expected.isEmpty { expected = children.isEmpty ? [0] : [0, -EBUSY] }
+        if busy {
+            expected.append(-EBUSY)
+        } else if expected.isEmpty {
+            expected = children.isEmpty ? [0] : [0, -EBUSY]
+        }
         if !device.has(CKVMUSER_FEATURE_SHADOW) { expected = [-ENOTTY] }
         arena.put(bytes, at: arena.start)
         let result = cfuzz_ioctl(number, UInt64(CKVMUSER_SHADOW_SIZE), arena.start)
@@ -113,11 +117,15 @@ extension FuzzDriver {
 
     /// A mapping shows what was stored, whatever else is gone; then it goes too.
     func checkMapping(_ mapping: FuzzedDevice.Mapping, _ device: FuzzedDevice) throws {
-        for place in Array(stride(from: 0, to: 0x240, by: 8)) + stride(from: mapping.count - 64, to: mapping.count, by: 8) {
+        // Where image() stores.
+        for place in Array(stride(from: 0, to: 0x240, by: 8))
+            + stride(from: mapping.count - 64, to: mapping.count, by: 8)
+        {
             let expected = model(device).shadow.word(at: mapping.offset + place)
             let found = cfuzz_load(mapping.address + place)
             try demand(
-                found == expected, "the image holds \(hex(found)) at \(hex(mapping.offset + place)), not \(hex(expected))")
+                found == expected,
+                "the image holds \(hex(found)) at \(hex(mapping.offset + place)), not \(hex(expected))")
         }
         try expect(cfuzz_munmap(mapping.address, Int(mapping.count)), [0], "munmap")
     }
@@ -128,7 +136,8 @@ extension FuzzDriver {
         let mapping = random.pick(device.mappings)
         for _ in 0...random.below(8) {
             // The first bytes of the image and its last.
-            let place = random.oneIn(4) ? mapping.count - 8 * UInt64(1 + random.below(8)) : 8 * UInt64(random.below(72))
+            let place =
+                random.oneIn(4) ? mapping.count - 8 * UInt64(1 + random.below(8)) : 8 * UInt64(random.below(72))
             let value = random.next() & 0x7f7f_7f7f_7f7f_7f7f
             model(device).shadow.store(value, at: mapping.offset + place, model.now)
             cfuzz_store(mapping.address + place, value)

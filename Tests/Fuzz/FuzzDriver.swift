@@ -233,7 +233,9 @@ public final class FuzzDriver {
             "invalid_replies": deviceModel.counters.invalid, "late_replies": deviceModel.counters.late,
         ]
         // Of what was given up the model learns too late.
-        if !deviceModel.limited && !deviceModel.mayAbandon { expected["redelivered"] = deviceModel.counters.redelivered }
+        if !deviceModel.limited && !deviceModel.mayAbandon {
+            expected["redelivered"] = deviceModel.counters.redelivered
+        }
         if !deviceModel.mayAbandon {
             expected["all_ones"] = deviceModel.counters.lostLoads
             expected["dropped"] = lost

@@ -72,7 +72,11 @@ public struct FuzzCase: Sendable {
         let total = FuzzOperation.weights.reduce(0) { $0 + $1.1 }
         operations = (0..<length).map { position in
             var left = random.below(total)
-            let kind = FuzzOperation.weights.first { left -= $0.1; return left < 0 }?.0 ?? .nap
+            let chosen = FuzzOperation.weights.first { weight in
+                left -= weight.1
+                return left < 0
+            }
+            let kind = chosen?.0 ?? .nap
             return (position, FuzzOperation(kind: kind, device: random.below(3), parameter: random.next()))
         }
     }

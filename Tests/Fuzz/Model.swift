@@ -215,9 +215,10 @@ final class Model {
         let vcpu = Int(request.cpu)
         let pieces = vcpus[vcpu].pieces
         // Of loads that nobody resumed the one that is still waited for is more likely.
-        var position = pieces.indices[device.cursors[vcpu]...].first {
-            device.mayAbandon && pieces[$0].done == nil && fits(request, pieces[$0], device)
-        } ?? device.cursors[vcpu]
+        var position =
+            pieces.indices[device.cursors[vcpu]...].first {
+                device.mayAbandon && pieces[$0].done == nil && fits(request, pieces[$0], device)
+            } ?? device.cursors[vcpu]
         while position < pieces.count, !fits(request, pieces[position], device) {
             try mayPass(pieces[position], request, device)
             position += 1

@@ -41,7 +41,8 @@ extension Model {
             note("device \(index): took the reply \(hex(reply.data)) to \(reply.seq)")
             let verdict = verdict(reply, index)
             try demand(
-                verdict == .accepted || verdict == .acceptedOrStale, "the kernel took \(reply.summary), which is \(verdict)")
+                verdict == .accepted || verdict == .acceptedOrStale,
+                "the kernel took \(reply.summary), which is \(verdict)")
             let piece = device.outstanding.removeValue(forKey: reply.seq)
             if device.mayAbandon { device.replies.insert(reply.data) }
             piece?.reply = piece?.isStore == true ? 0 : reply.data

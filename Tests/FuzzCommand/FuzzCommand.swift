@@ -103,8 +103,9 @@ struct Failure {
     let position: Int
 
     func write(_ path: FilePath) {
-        guard let file = try? FileDescriptor.open(
-            path, .writeOnly, options: [.create, .truncate], permissions: .ownerReadWrite)
+        guard
+            let file = try? FileDescriptor.open(
+                path, .writeOnly, options: [.create, .truncate], permissions: .ownerReadWrite)
         else { return }
         _ = try? file.writeAll("\(seed) \(position)".utf8)
         try? file.close()

@@ -31,7 +31,8 @@ import Testing
     @Test("Shortening finds what a failure needs", arguments: [[7], [3, 60], [0, 1, 99], [10, 50, 51, 52]])
     func shrinking(needed: [Int]) {
         var tries = 0
-        let found = shrink(Array(0..<100), while: { true }) { positions in
+        let always = { true }
+        let found = shrink(Array(0..<100), while: always) { positions in
             tries += 1
             return Set(needed).isSubset(of: positions)
         }
@@ -42,12 +43,11 @@ import Testing
     @Test("Shortening stops when its time is over")
     func time() {
         var left = 3
-        let found = shrink(
-            Array(0..<100),
-            while: {
-                left -= 1
-                return left > 0
-            }, { $0.contains(0) })
+        let mayGoOn = { () -> Bool in
+            left -= 1
+            return left > 0
+        }
+        let found = shrink(Array(0..<100), while: mayGoOn) { $0.contains(0) }
         #expect(found.contains(0))
         #expect(found.count > 1)
     }

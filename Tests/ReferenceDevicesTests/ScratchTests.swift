@@ -162,6 +162,33 @@ struct ScratchTests {
         #expect(guest.load(Scratch.Register.data32.rawValue, .four, rangeID: 7) == 3)
     }
 
+    @Test("Saved and restored in another process, it answers as it did")
+    func restored() {
+        for (position, register) in Scratch.Register.allCases.enumerated() {
+            for width in AccessWidth.allCases where register.takes(width) {
+                guest.store(register.rawValue, width, 0x0102_0304_0506_0708 &* UInt64(position + 1))
+            }
+        }
+        for offset in stride(from: Scratch.memory.lowerBound, to: Scratch.memory.upperBound, by: 8) {
+            guest.store(offset, .eight, offset &* 0x9e37_79b9_7f4a_7c15)
+        }
+        for _ in 0..<3 { _ = load(.ticket, .four) }
+        let before = guest.shared.withDevice { $0 }
+        var saved = [UInt8](repeating: 0, count: before.savedSize)
+        var room = saved.mutableSpan
+        var bytes = unsafe room.mutableBytes
+        before.save(to: &bytes)
+        var after = Scratch()
+        after.restore(from: unsafe saved.span.bytes)
+        let (one, other) = (ScriptedGuest(before), ScriptedGuest(after))
+        for register in Scratch.Register.allCases {
+            for width in AccessWidth.allCases where register.takes(width) {
+                #expect(other.load(register.rawValue, width) == one.load(register.rawValue, width), "\(register)")
+            }
+        }
+        for offset in Scratch.memory { #expect(other.load(offset, .one) == one.load(offset, .one)) }
+    }
+
     @Test("The devices of this module are found by name, and each can be served")
     func byName() throws {
         #expect(ReferenceDevice.named("nonsense") == nil)

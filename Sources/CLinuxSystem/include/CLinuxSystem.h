@@ -40,8 +40,8 @@ bool clinux_contains(const void *_Nonnull bytes, size_t count, const void *_Nonn
 /// eventfd with count 0 and EFD_CLOEXEC. -1 with errno, or the descriptor.
 int clinux_eventfd(void);
 
-/// memfd_create with MFD_CLOEXEC, of size 0. -1 with errno, or the descriptor.
-int clinux_memfd(void);
+/// memfd_create with MFD_CLOEXEC, `count` bytes long, all zero. -1 with errno, or the descriptor.
+int clinux_memory_file(off_t count);
 
 /// The process at the other end of a connected AF_UNIX socket (SO_PEERCRED). -1 with errno, or 0.
 int clinux_unix_peer(int socket, pid_t *_Nonnull pid, uid_t *_Nonnull uid, gid_t *_Nonnull gid);

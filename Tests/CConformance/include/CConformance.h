@@ -5,6 +5,8 @@
 #define CCONFORMANCE_H
 
 #include <stddef.h>
+#include "KillableEmulation.h"
+
 #include <stdint.h>
 
 /// ioctl, read and write through the kernel's 32-bit entry. Addresses must be below 4 GiB. The result, or -errno.
