@@ -143,7 +143,9 @@ let package = Package(
         .target(name: "CFuzz", path: "Tests/CFuzz"),
         .target(
             name: "Fuzz",
-            dependencies: ["CFuzz", "CKVMUser", "KVM", "MMIOForwarding", "GuestPrograms", "LinuxSystem", system],
+            dependencies: [
+                "CFuzz", "CKVMUser", "KVM", "MMIOForwarding", "GuestPrograms", "LinuxSystem", "SeededRandom", system,
+            ],
             path: "Tests/Fuzz", swiftSettings: strict),
         .testTarget(
             name: "FuzzTests", dependencies: ["Fuzz", "CKVMUser", "GuestPrograms"], swiftSettings: strict),

@@ -135,7 +135,7 @@ public final class ShadowRegisters: Sendable {
         return image.withLock { try? $0.load(at: place, length: width.bytes) }
     }
 
-    /// How many bytes ``save(to:from:)`` fills.
+    /// How many bytes ``save(to:at:)`` fills.
     public var savedSize: Int { map.imageSize }
 
     /// Writes all values down, as part of ``MMIODevice/save(to:)``.
@@ -143,9 +143,9 @@ public final class ShadowRegisters: Sendable {
     /// - Parameters:
     ///   - bytes: room for them.
     ///   - start: where they begin in it, with ``savedSize`` bytes after that.
-    public func save(to bytes: inout MutableRawSpan, from start: Int) {
+    public func save(to bytes: inout MutableRawSpan, at start: Int) {
         image.withLock { image in
-            for offset in 0..<min(savedSize, bytes.byteCount - start) {
+            for offset in 0..<max(0, min(savedSize, bytes.byteCount - start)) {
                 // The image has these bytes.
                 guard let value = try? image.load(at: UInt64(offset), length: 1) else { return }
                 bytes.storeBytes(of: UInt8(truncatingIfNeeded: value), toByteOffset: start + offset, as: UInt8.self)
@@ -156,11 +156,11 @@ public final class ShadowRegisters: Sendable {
     /// Takes all values from what was written down.
     ///
     /// - Parameters:
-    ///   - bytes: what ``save(to:from:)`` left.
+    ///   - bytes: what ``save(to:at:)`` left.
     ///   - start: where it begins.
-    public func restore(from bytes: RawSpan, from start: Int) {
+    public func restore(from bytes: RawSpan, at start: Int) {
         image.withLock { image in
-            for offset in 0..<min(savedSize, bytes.byteCount - start) {
+            for offset in 0..<max(0, min(savedSize, bytes.byteCount - start)) {
                 let value = unsafe bytes.unsafeLoad(fromByteOffset: start + offset, as: UInt8.self)
                 try? image.store(UInt64(value), at: UInt64(offset), length: 1)
             }

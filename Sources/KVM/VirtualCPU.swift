@@ -95,7 +95,7 @@ public struct VirtualCPU: ~Copyable, Sendable {
         case halt
         /// A triple fault, or the guest asked for it.
         case shutdown
-        /// Another thread or a signal ended the run; nothing happened to the guest. Run on.
+        /// Another thread or a signal ended the run, between instructions or in the midst of a parked access. Run on.
         case interrupted
         /// The guest can take an interrupt now: ``VirtualCPU/requestInterruptWindow(_:)`` had asked for it.
         case interruptWindowOpen

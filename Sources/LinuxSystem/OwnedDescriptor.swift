@@ -2,7 +2,6 @@
 //
 // A file descriptor with exactly one owner.
 
-import CLinuxSystem
 import Glibc
 public import SystemPackage
 

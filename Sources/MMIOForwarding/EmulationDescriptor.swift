@@ -9,8 +9,8 @@ public import SystemPackage
 
 /// The emulation descriptor of a KVM_DEV_TYPE_USER device.
 ///
-/// When the last copy of it closes, the guest sees a device that was pulled out: loads read all-ones, stores are
-/// dropped.
+/// When the last copy of it closes, the guest sees what ``ControlDescriptor/setOnClose(policy:)`` says: by default a
+/// device that was pulled out, whose loads read all-ones and whose stores are dropped.
 public struct EmulationDescriptor: ~Copyable, Sendable {
     /// The descriptor itself, to poll or to pass on.
     public let descriptor: OwnedDescriptor

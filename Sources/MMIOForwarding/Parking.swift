@@ -13,8 +13,9 @@ extension ControlDescriptor {
     ///
     /// While it is on, a signal to the vCPU's thread, ``VirtualCPUInterrupter`` say, makes `VirtualCPU.run()` return
     /// `.interrupted` however long the device takes, and the next run completes the access. The guest and the emulation
-    /// process see it exactly once. Not parked are accesses to ports, pieces of a larger access but the first, and the
-    /// first 8 bytes of one that may be of 16 and cross a page: they wait.
+    /// process see it exactly once. Not parked, but waited for, are accesses to ports, what follows a parked access in
+    /// its instruction, and 8 bytes that end less than 24 (a load) or 1016 bytes (a store) before a page's end, and not
+    /// at it.
     ///
     /// - Parameter enabled: off in a new device. What is parked when it goes off stays so, and is completed.
     /// - Throws: ``ForwardingError``: ENOTTY without ``DeviceInformation/Features/park``; EMFILE, since the virtual

@@ -3,6 +3,7 @@
 // The emulation process's side of shadow memory: makes the image, maps it, says which loads it answers.
 
 import CKVMUser
+import Glibc
 import LinuxSystem
 import SystemPackage
 
@@ -79,7 +80,8 @@ extension EmulationDescriptor {
     public func placeShadow(
         _ map: ShadowMap, _ fill: (borrowing ShadowImage) -> Void
     ) throws(ForwardingError) -> ShadowImage? {
-        guard let information = try? information(), information.features.contains(.shadow) else { return nil }
+        guard try hasShadow() else { return nil }
+        let information = try information()
         // One of a process before this one serves as well.
         if information.shadowSize < UInt64(map.imageSize) {
             try setShadowSize((UInt64(map.imageSize) + pageSize - 1) & ~(pageSize - 1))
@@ -90,5 +92,15 @@ extension EmulationDescriptor {
         return image
     }
 
-    private var pageSize: UInt64 { 4096 }
+    /// Whether the module has shadow memory; one that cannot say has not.
+    private func hasShadow() throws(ForwardingError) -> Bool {
+        do throws(ForwardingError) {
+            return try information().features.contains(.shadow)
+        } catch {
+            guard error.errno == .inappropriateIOCTLForDevice else { throw error }
+            return false
+        }
+    }
+
+    private var pageSize: UInt64 { UInt64(clamping: sysconf(CInt(_SC_PAGESIZE))) }
 }

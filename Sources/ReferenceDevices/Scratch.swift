@@ -195,12 +195,12 @@ public struct Scratch: MMIODevice, Sendable {
         for index in counts.indices {
             saved.storeBytes(of: counts[index], toByteOffset: 8 * index, as: UInt64.self)
         }
-        registers.save(to: &saved, from: 8 * 7)
+        registers.save(to: &saved, at: 8 * 7)
     }
 
     public mutating func restore(from saved: RawSpan) {
         counts = InlineArray { unsafe saved.unsafeLoadUnaligned(fromByteOffset: 8 * $0, as: UInt64.self) }
-        registers.restore(from: saved, from: 8 * 7)
+        registers.restore(from: saved, at: 8 * 7)
     }
 
     private static func rotate(_ value: UInt64, by count: UInt64) -> UInt64 {

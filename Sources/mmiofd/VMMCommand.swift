@@ -22,7 +22,7 @@ struct VMMCommand: ParsableCommand {
 
             SIGTSTP (Ctrl-Z) pauses: it takes every vCPU out of the guest, in the middle of an access to memory too that \
             the device has not answered, and then stops the process. After SIGCONT all go on, and neither the guest nor \
-            the device notices. An access to ports is waited for.
+            the device notices. Waited for are accesses to ports, and 8 bytes near a page's end (KVM_DEV_USER_PARK).
 
             Exit status: 0 only if every value was right; 128 + n after signal n.
             """)

@@ -305,7 +305,7 @@ struct CommandLineTests {
         vmm.signal(SIGTSTP)
         try #require(eventually { vmm.isStopped })
         vmm.signal(SIGCONT)
-        try expectAgreement(vmm, try emulation("scratch"))
+        try expectAgreement(vmm, try emulation("scratch", "--no-shadow"))
     }
 
     @Test("A socket of a VMM that was killed is replaced, one of a living VMM is not")

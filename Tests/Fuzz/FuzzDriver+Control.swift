@@ -6,6 +6,7 @@ import CFuzz
 import CKVMUser
 import Glibc
 import GuestPrograms
+import SeededRandom
 
 extension FuzzDriver {
     /// Where a range goes.

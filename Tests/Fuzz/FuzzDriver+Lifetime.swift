@@ -7,6 +7,7 @@ import CKVMUser
 import Glibc
 import GuestPrograms
 import LinuxSystem
+import SeededRandom
 
 extension FuzzDriver {
     // MARK: The emulation descriptor

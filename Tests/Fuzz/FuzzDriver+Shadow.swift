@@ -5,6 +5,7 @@
 import CFuzz
 import CKVMUser
 import Glibc
+import SeededRandom
 
 extension FuzzDriver {
     private static let page: UInt64 = 4096

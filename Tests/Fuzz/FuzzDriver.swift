@@ -8,6 +8,7 @@ import Glibc
 import GuestPrograms
 import KVM
 import MMIOForwarding
+import SeededRandom
 import Synchronization
 import SystemPackage
 

@@ -2,6 +2,8 @@
 //
 // One step of a run, and the runs that seeds give.
 
+import SeededRandom
+
 /// What the driver does next. Any order of any operations is a run: one that makes no sense where it comes does nothing.
 public struct FuzzOperation: Hashable, Sendable, CustomStringConvertible {
     /// What to do.

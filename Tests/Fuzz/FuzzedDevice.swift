@@ -7,6 +7,7 @@ import CKVMUser
 import GuestPrograms
 import LinuxSystem
 import MMIOForwarding
+import SeededRandom
 
 /// What the driver holds of a device.
 final class FuzzedDevice {

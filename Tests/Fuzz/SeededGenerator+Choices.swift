@@ -1,20 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Random numbers that a seed decides.
+// What the fuzzer asks of random numbers.
 
-/// SplitMix64: the same seed gives the same numbers, on every machine.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
+import SeededRandom
 
-    init(seed: UInt64) {
-        state = seed
-    }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        return scrambled(state)
-    }
-
+extension SeededGenerator {
     /// A number below `bound`.
     mutating func below(_ bound: Int) -> Int {
         Int(next() % UInt64(max(1, bound)))
