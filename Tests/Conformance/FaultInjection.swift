@@ -63,13 +63,15 @@ final class FaultInjection {
 
     /// Has `attempt` make a call with its first fault, its second and so on, until the call has no more.
     ///
+    /// - Parameter repeatable: whether the call may succeed more than once.
     /// - Returns: how often it failed.
     func eachFault(
-        sourceLocation: SourceLocation = #_sourceLocation, _ attempt: (_ nth: Int) throws -> Attempt
+        repeatable: Bool = true, sourceLocation: SourceLocation = #_sourceLocation,
+        _ attempt: (_ nth: Int) throws -> Attempt
     ) throws -> Int {
         var failures = 0
         // Once without any: a page that is touched for the first time has faults of its own.
-        _ = try attempt(Self.limit)
+        if repeatable { _ = try attempt(Self.limit) }
         for nth in 1...Self.limit {
             let outcome = try attempt(nth)
             if let error = outcome.error {
@@ -77,9 +79,8 @@ final class FaultInjection {
                 #expect(
                     outcome.injected && Self.clean.contains(error), "fault \(nth): \(error)",
                     sourceLocation: sourceLocation)
-            } else if !outcome.injected {
-                return failures
             }
+            if !outcome.injected { return failures }
         }
         Issue.record("still failing at fault \(Self.limit)", sourceLocation: sourceLocation)
         return failures

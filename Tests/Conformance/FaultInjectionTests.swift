@@ -318,7 +318,7 @@ struct FaultInjectionTests {
             guard exit != .interrupted else { return }
             let faults = try FaultInjection()
             var resume = kvm_dev_user_resume(addr: ForwardedGuest.base, data: 0, vcpu: 0, pad: 0)
-            let failures = try faults.eachFault { nth in
+            let failures = try faults.eachFault(repeatable: false) { nth in
                 try faults.failing(nth) { () throws(Errno) in
                     try control.value.descriptor.ioctl(CKVMUSER_RESUME, &resume)
                 }
