@@ -79,7 +79,9 @@ struct ObservabilityCommandTests {
     }
 
     private func emulation(device: String = "scratch", socket: String? = nil) throws -> RunningCommand {
-        try RunningCommand(arguments: ["emulate", "--no-shadow", device, "--socket", socket ?? self.socket, "--wait", "120"])
+        try RunningCommand(arguments: [
+            "emulate", "--no-shadow", device, "--socket", socket ?? self.socket, "--wait", "120",
+        ])
     }
 
     /// A guest from beginning to end.

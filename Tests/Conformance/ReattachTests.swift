@@ -57,7 +57,8 @@ struct ReattachTests {
     private func supervisor(shadow: Bool = false) throws -> RunningCommand {
         try RunningCommand(
             arguments: [
-                "emulate", "scratch", "--reattach", "--socket", socket, "--wait", "120", "--json", "--log-level", "info",
+                "emulate", "scratch", "--reattach", "--socket", socket, "--wait", "120", "--json", "--log-level",
+                "info",
             ] + (shadow ? [] : ["--no-shadow"]))
     }
 
