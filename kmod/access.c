@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A guest's access, from KVM's bus to the emulation process and back: what is
- * queued, who waits for what, and how a wait ends.
+ * queued, what answers it, what is done with a reply.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/poll.h>
-#include <linux/ratelimit.h>
 
 #include "device.h"
 #include "glue.h"
 #include "trace.h"
-
-#define KVM_USER_ALL_ONES_DATA	(~0ULL)
 
 /**
  * kvm_user_wake_reader - wake a thread that waits for requests
@@ -33,144 +28,6 @@ static void kvm_user_accepted(struct kvm_user_device *dev, const struct kvm_user
 		kvm_user_score_store_posted(&dev->scores[entry->request.cpu]);
 	}
 	trace_kvm_user_queued(dev->id, &entry->request);
-}
-
-/* Gives up what is waited for. */
-static void kvm_user_give_up(struct kvm_user_device *dev, u32 cpu,
-			     struct kvm_user_access *access, int reason)
-{
-	bool store = access->wait_for == KVM_USER_SPACE;
-
-	lockdep_assert_held(&dev->queue.lock);
-
-	trace_kvm_user_retired(dev->id, cpu, access, reason);
-	dev->counters[store ? KVM_USER_DROPPED : KVM_USER_ALL_ONES]++;
-	if (access->entry)
-		kvm_user_queue_retire(&dev->queue, access->entry);
-	kvm_user_access_finish(access, KVM_USER_ALL_ONES_DATA);
-}
-
-/* The same for the time limit. */
-static void kvm_user_time_out(struct kvm_user_device *dev, u32 cpu,
-			      struct kvm_user_access *access)
-{
-	dev->counters[KVM_USER_TIMEOUTS]++;
-	/* A thread that waits in read, and may be sent something, is alive. */
-	dev->stalled = !dev->nr_readers || dev->queue.nr_sent >= dev->queue.sent_limit;
-	kvm_user_give_up(dev, cpu, access, -ETIME);
-}
-
-static void kvm_user_timed_out(struct kvm_user_device *dev, u32 cpu)
-{
-	pr_warn_ratelimited("device %u: vCPU %u timed out, no reply in time\n", dev->id, cpu);
-	/* One that waits in poll gets the chance to say so. */
-	kvm_user_wake_reader(dev);
-}
-
-/* A signal ended a wait that may be parked. */
-static void kvm_user_interrupt(struct kvm_user_device *dev, u32 cpu)
-{
-	struct kvm_user_score *score = &dev->scores[cpu];
-
-	/* No request: the load becomes one. */
-	if (score->running.wait_for == KVM_USER_SHADOW) {
-		kvm_user_access_finish(&score->running, 0);
-		return;
-	}
-	trace_kvm_user_parked(dev->id, cpu, &score->running, -ERESTARTSYS);
-	dev->counters[KVM_USER_PARKED]++;
-	kvm_user_score_park(score);
-}
-
-/* Ends a wait that was not over; returns whether the time limit did. */
-static bool kvm_user_end_wait(struct kvm_user_device *dev, u32 cpu, int reason)
-{
-	struct kvm_user_access *access = &dev->scores[cpu].running;
-
-	if (reason == -ERESTARTSYS) {
-		kvm_user_interrupt(dev, cpu);
-		return false;
-	}
-	if (reason == -ETIME) {
-		kvm_user_time_out(dev, cpu, access);
-		return true;
-	}
-	dev->counters[KVM_USER_KILLED]++;
-	kvm_user_give_up(dev, cpu, access, reason);
-	return false;
-}
-
-/*
- * Sleeps until the access that kvm_user_access_await() noted is complete, or
- * given up, or interrupted.  The device stays: a vCPU in KVM_RUN keeps its VM,
- * and the VM it.
- *
- * Returns 0, or why it was not complete: -ETIME, -EINTR for a fatal signal, and
- * -ERESTARTSYS for another one, as @state permits.
- */
-static int kvm_user_wait(struct kvm_user_device *dev, struct kvm_vcpu *vcpu,
-			 unsigned int state)
-{
-	u32 cpu = vcpu->vcpu_idx;
-	struct kvm_user_access *access = &dev->scores[cpu].running;
-	bool late = false;
-	int ret;
-
-	kvm_user_leave_srcu(vcpu);
-	ret = kvm_user_access_sleep(access, state);
-	kvm_user_enter_srcu(vcpu);
-
-	if (ret) {
-		spin_lock(&dev->queue.lock);
-		/* It may have come since. */
-		if (access->wait_for == KVM_USER_NOTHING)
-			ret = 0;
-		else
-			late = kvm_user_end_wait(dev, cpu, ret);
-		spin_unlock(&dev->queue.lock);
-	}
-	if (late)
-		kvm_user_timed_out(dev, cpu);
-	trace_kvm_user_resumed(dev->id, cpu, ret);
-	return ret;
-}
-
-/*
- * How an access may sleep: a signal ends the sleep if the access can be parked. That
- * takes a place where no RESUME sleeps any more, for what was parked there before.
- */
-static unsigned int kvm_user_sleep_state(const struct kvm_vcpu *vcpu,
-					 const struct kvm_user_target *target, int len,
-					 bool store)
-{
-	const struct kvm_user_score *score = &target->dev->scores[vcpu->vcpu_idx];
-
-	if (READ_ONCE(target->dev->park) && target->bus == KVM_USER_BUS_MMIO &&
-	    !READ_ONCE(score->resuming) && kvm_user_may_park(vcpu, target->addr, len, store))
-		return TASK_INTERRUPTIBLE;
-	return TASK_KILLABLE;
-}
-
-/*
- * A vCPU that makes a new access without KVM_DEV_USER_RESUME gave up the one that
- * is parked.  What follows that one in its instruction does not say so.
- */
-static void kvm_user_unpark(const struct kvm_vcpu *vcpu,
-			    const struct kvm_user_target *target)
-{
-	struct kvm_user_device *dev = target->dev;
-	u32 cpu = vcpu->vcpu_idx;
-	struct kvm_user_score *score = &dev->scores[cpu];
-
-	/* Only this vCPU parks here. */
-	if (!READ_ONCE(score->is_parked) ||
-	    (target->bus == KVM_USER_BUS_MMIO && !kvm_user_first_piece(vcpu)))
-		return;
-	spin_lock(&dev->queue.lock);
-	if (score->is_parked && score->parked.wait_for != KVM_USER_NOTHING)
-		kvm_user_give_up(dev, cpu, &score->parked, -ECANCELED);
-	WRITE_ONCE(score->is_parked, false);
-	spin_unlock(&dev->queue.lock);
 }
 
 /* An access begins: however often it waits, it has one time limit. */
@@ -263,8 +120,7 @@ static enum kvm_user_course kvm_user_forward(struct kvm_vcpu *vcpu,
 	if (readable)
 		kvm_user_wake_reader(dev);
 	if (course == KVM_USER_SLEEPS &&
-	    kvm_user_wait(dev, vcpu, kvm_user_sleep_state(vcpu, target, request->len, store)) ==
-	    -ERESTARTSYS)
+	    kvm_user_wait(vcpu, target, request->len, store) == -ERESTARTSYS)
 		kvm_user_park(vcpu, target->addr, request->len, val);
 	return course;
 }
@@ -294,7 +150,7 @@ static int kvm_user_await_stores(struct kvm_vcpu *vcpu,
 		return 0;
 	if (lost)
 		return -ETIME;
-	return kvm_user_wait(dev, vcpu, kvm_user_sleep_state(vcpu, target, len, false));
+	return kvm_user_wait(vcpu, target, len, false);
 }
 
 /* Answers a load from the shadow image; false if it is to be forwarded, @waited or not. */
@@ -305,10 +161,15 @@ static bool kvm_user_shadow_load(struct kvm_vcpu *vcpu, const struct kvm_user_ta
 	struct kvm_user_score *score = &dev->scores[vcpu->vcpu_idx];
 	int ret;
 
-	if (!kvm_user_score_stores_done(score)) {
-		if (!kvm_user_shadow_covers(&dev->shadow, target->range_id,
-					    target->offset, len))
+	for (;;) {
+		/* Before the read: what the process wrote before its replies is seen. */
+		bool done = kvm_user_score_stores_done(score);
+
+		if (!kvm_user_shadow_read(&dev->shadow, target->range_id,
+					  target->offset, len, data))
 			return false;
+		if (done)
+			break;
 		*waited = true;
 		ret = kvm_user_await_stores(vcpu, target, len);
 		/* A load that can be parked has to be a request. */
@@ -319,8 +180,6 @@ static bool kvm_user_shadow_load(struct kvm_vcpu *vcpu, const struct kvm_user_ta
 			return true;
 		}
 	}
-	if (!kvm_user_shadow_read(&dev->shadow, target->range_id, target->offset, len, data))
-		return false;
 	WRITE_ONCE(score->shadow_hits, score->shadow_hits + 1);
 	trace_kvm_user_shadow_load(dev->id, vcpu->vcpu_idx, target->range_id,
 				   target->offset, len, *data);
@@ -381,77 +240,6 @@ int kvm_user_store(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, 
 	/* KVM's fragment has no const; of a store it is only read. */
 	return kvm_user_forward(vcpu, target, &request, (void *)val, true) == KVM_USER_LEFT ?
 	       -EOPNOTSUPP : 0;
-}
-
-/* The wait of a KVM_DEV_USER_RESUME is over; the access may not be. */
-static int kvm_user_resumed(struct kvm_user_device *dev, u32 cpu, int ret)
-{
-	struct kvm_user_score *score = &dev->scores[cpu];
-
-	lockdep_assert_held(&dev->queue.lock);
-
-	score->resuming = false;
-	/* The vCPU was run meanwhile. */
-	if (!score->is_parked)
-		return -ENOENT;
-	if (score->parked.wait_for != KVM_USER_NOTHING) {
-		if (ret != -ETIME)
-			return -EINTR;
-		kvm_user_time_out(dev, cpu, &score->parked);
-	} else {
-		ret = 0;
-	}
-	WRITE_ONCE(score->is_parked, false);
-	return ret;
-}
-
-/**
- * kvm_user_resume - wait for a parked access to complete (KVM_DEV_USER_RESUME)
- * @dev: the device
- * @vcpu: any of the VM's
- * @addr: where the access is that is meant
- * @data: gets what the load gave
- *
- * Return: 0, also if it timed out; -ENOENT: it is not parked, or the vCPU was run
- * meanwhile; -EBUSY: another task waits; -EINTR: a signal, or the VMM wants the
- * vCPU's thread, which would miss a signal that came before the sleep.
- */
-int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u64 addr,
-		    u64 *data)
-{
-	u32 cpu = vcpu->vcpu_idx;
-	struct kvm_user_score *score = &dev->scores[cpu];
-	int ret = 0;
-
-	spin_lock(&dev->queue.lock);
-	if (!score->is_parked || score->parked.addr != addr)
-		ret = -ENOENT;
-	else if (score->resuming)
-		ret = -EBUSY;
-	else if (score->parked.wait_for != KVM_USER_NOTHING && kvm_user_exit_wanted(vcpu))
-		ret = -EINTR;
-	else
-		score->resuming = true;
-	/* A process that hangs has cost its one time limit (B3). */
-	if (!ret && dev->stalled && score->parked.wait_for != KVM_USER_NOTHING)
-		kvm_user_give_up(dev, cpu, &score->parked, -ETIME);
-	spin_unlock(&dev->queue.lock);
-	if (ret)
-		return ret;
-
-	ret = kvm_user_access_sleep(&score->parked, TASK_INTERRUPTIBLE);
-
-	spin_lock(&dev->queue.lock);
-	ret = kvm_user_resumed(dev, cpu, ret);
-	*data = score->parked.data;
-	spin_unlock(&dev->queue.lock);
-
-	trace_kvm_user_resumed(dev->id, cpu, ret);
-	if (ret == -ETIME) {
-		kvm_user_timed_out(dev, cpu);
-		ret = 0;
-	}
-	return ret;
 }
 
 /**

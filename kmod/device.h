@@ -35,6 +35,8 @@
 
 #define KVM_USER_MAX_RANGES	64
 
+#define KVM_USER_ALL_ONES_DATA	(~0ULL)
+
 #define KVM_USER_MIN_DEPTH	1
 #define KVM_USER_MAX_DEPTH	4096
 
@@ -106,14 +108,19 @@ int kvm_user_load(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, i
 		  void *val);
 int kvm_user_store(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, int len,
 		   const void *val);
-int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u64 addr,
-		    u64 *data);
 void kvm_user_admit(struct kvm_user_device *dev);
 int kvm_user_reply(struct kvm_user_device *dev, const struct kvm_user_request *reply);
 void kvm_user_reject(struct kvm_user_device *dev, const struct kvm_user_request *reply,
 		     int error);
 u32 kvm_user_abort(struct kvm_user_device *dev);
 void kvm_user_wake_reader(struct kvm_user_device *dev);
+
+/* wait.c */
+int kvm_user_wait(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, int len,
+		  bool store);
+void kvm_user_unpark(const struct kvm_vcpu *vcpu, const struct kvm_user_target *target);
+int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u64 addr,
+		    u64 *data);
 
 /* emulation.c */
 int kvm_user_emulation_fd(struct kvm_user_device *dev, u32 flags);

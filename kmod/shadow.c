@@ -379,23 +379,6 @@ static u64 kvm_user_image_read(const void *at, int len)
 }
 
 /**
- * kvm_user_shadow_covers - would kvm_user_shadow_read() answer a load?
- * @shadow: of a device
- * @range_id: the range
- * @offset: in that range
- * @len: bytes
- *
- * Return: true if so, with the present map.
- */
-bool kvm_user_shadow_covers(struct kvm_user_shadow *shadow, u32 range_id, u64 offset,
-			    int len)
-{
-	u64 data;
-
-	return kvm_user_shadow_read(shadow, range_id, offset, len, &data);
-}
-
-/**
  * kvm_user_shadow_read - answer a load from the image
  * @shadow: of a device
  * @range_id: the range

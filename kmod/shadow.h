@@ -38,8 +38,6 @@ struct kvm_user_map *kvm_user_map_alloc(u32 nr_entries);
 int kvm_user_shadow_set_map(struct kvm_user_shadow *shadow, struct kvm_user_map *map);
 void kvm_user_shadow_clear_map(struct kvm_user_shadow *shadow);
 
-bool kvm_user_shadow_covers(struct kvm_user_shadow *shadow, u32 range_id, u64 offset,
-			    int len);
 bool kvm_user_shadow_read(struct kvm_user_shadow *shadow, u32 range_id, u64 offset,
 			  int len, u64 *data);
 

@@ -95,7 +95,7 @@ public struct CostComparison: Sendable {
         let messages = try socket(.messages)
         let posted = try socket(.postedMessages)
 
-        var vcpu = try guest.makeVirtualCPU(index: 0)
+        var vcpu = try guest.makeVirtualCPU(id: 0)
         var times: [Path: [Double]] = [:]
         for round in 0...rounds {
             for path in Path.allCases {

@@ -26,7 +26,7 @@ final class GuestProcessor: Sendable {
         self.placement = placement
         self.gate = gate
         self.respond = respond
-        let vcpu = try guest.makeVirtualCPU(index: index)
+        let vcpu = try guest.makeVirtualCPU(id: index)
         interrupter = vcpu.interrupter
         self.vcpu = Mutex(vcpu)
         progress = Mutex((DeviceModel(memory: placement.memory), GuestReport()))

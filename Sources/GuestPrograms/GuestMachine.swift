@@ -76,11 +76,11 @@ public final class GuestMachine: Sendable {
     /// Makes a vCPU on which nothing is loaded yet, with all of the CPUID that KVM supports: later kernels refuse long
     /// mode without.
     ///
-    /// - Parameter index: below ``vcpus``.
-    /// - Throws: EEXIST if there is one with that index, EINVAL for one too high.
-    public func makeVirtualCPU(index: UInt32) throws(KVMError) -> VirtualCPU {
-        guard index < vcpus else { throw KVMError(call: "KVM_CREATE_VCPU", errno: .invalidArgument) }
-        var vcpu = try machine.makeVirtualCPU(index: index)
+    /// - Parameter id: below ``vcpus``.
+    /// - Throws: EEXIST if there is one with that id, EINVAL for one too high.
+    public func makeVirtualCPU(id: UInt32) throws(KVMError) -> VirtualCPU {
+        guard id < vcpus else { throw KVMError(call: "KVM_CREATE_VCPU", errno: .invalidArgument) }
+        var vcpu = try machine.makeVirtualCPU(id: id)
         try vcpu.setCPUID(cpuid)
         return vcpu
     }
@@ -90,7 +90,7 @@ public final class GuestMachine: Sendable {
     /// - Parameters:
     ///   - program: any program; the vCPU may have run another one to its end.
     ///   - arguments: with a count for which there is room.
-    ///   - vcpu: made by ``makeVirtualCPU(index:)``.
+    ///   - vcpu: made by ``makeVirtualCPU(id:)``.
     /// - Throws: ``KVMError``; EINVAL for a window below 8 bytes, a count below 0, a string or loads beyond
     ///   ``capacity``.
     public func load(
@@ -99,14 +99,14 @@ public final class GuestMachine: Sendable {
         guard arguments.count >= 0, arguments.window >= 8, program.space(arguments) <= capacity,
             program.code.count <= GuestMemory.pageSize
         else { throw KVMError(call: "load guest program", errno: .invalidArgument) }
-        let code = Self.codeStart + UInt64(vcpu.index) * UInt64(GuestMemory.pageSize)
+        let code = Self.codeStart + UInt64(vcpu.id) * UInt64(GuestMemory.pageSize)
         try memory.copy(program.code, to: code)
-        try memory.fill(at: results(vcpu.index), count: Self.areaCount(capacity))
+        try memory.fill(at: results(vcpu.id), count: Self.areaCount(capacity))
         try vcpu.startInLongMode(
             at: code, pageTables: pageTables,
             arguments: [
-                arguments.target, UInt64(arguments.count), results(vcpu.index), arguments.seed, arguments.window,
-                scratch(vcpu.index),
+                arguments.target, UInt64(arguments.count), results(vcpu.id), arguments.seed, arguments.window,
+                scratch(vcpu.id),
             ])
         // With interrupt controllers a vCPU other than 0 would wait for its start-up message.
         try vcpu.setMultiprocessingState(.runnable)
@@ -125,7 +125,7 @@ public final class GuestMachine: Sendable {
         _ program: GuestProgram, _ arguments: GuestProgram.Arguments, on index: UInt32,
         respond: @escaping GuestExitHandler = unexpectedExit
     ) throws -> RunningProgram {
-        var vcpu = try makeVirtualCPU(index: index)
+        var vcpu = try makeVirtualCPU(id: index)
         try load(program, arguments, on: &vcpu)
         return try RunningProgram(vcpu, in: self, respond)
     }

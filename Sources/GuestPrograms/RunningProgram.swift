@@ -29,7 +29,7 @@ public struct UnexpectedExit: Error, Hashable, Sendable, CustomStringConvertible
 }
 
 /// Throws ``UnexpectedExit``: for programs all of whose accesses the kernel handles.
-public let unexpectedExit: GuestExitHandler = { exit, vcpu in throw UnexpectedExit(vcpu: vcpu.index, exit: exit) }
+public let unexpectedExit: GuestExitHandler = { exit, vcpu in throw UnexpectedExit(vcpu: vcpu.id, exit: exit) }
 
 extension VirtualCPU {
     /// Runs a guest program to its end on the calling thread.
@@ -57,7 +57,7 @@ public final class RunningProgram: Sendable {
     private let outcome = Outcome()
 
     init(_ vcpu: consuming VirtualCPU, in guest: GuestMachine, _ respond: @escaping GuestExitHandler) throws {
-        self.vcpu = vcpu.index
+        self.vcpu = vcpu.id
         self.guest = guest
         interrupter = vcpu.interrupter
         let work = Work(vcpu, outcome, respond)

@@ -15,7 +15,7 @@ public protocol ParkedAccesses: Sendable {
     ///
     /// - Parameters:
     ///   - access: the access that the vCPU has exited for.
-    ///   - vcpu: the vCPU's ``VirtualCPU/ordinal``.
+    ///   - vcpu: the vCPU's ``VirtualCPU/index``.
     /// - Throws: errno of the call, EBUSY if another thread waits for the same access.
     func resume(_ access: VirtualCPU.MemoryAccess, of vcpu: UInt32) throws(KVMError) -> AccessResumption
 }

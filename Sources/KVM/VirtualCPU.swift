@@ -25,9 +25,9 @@ public struct VirtualCPU: ~Copyable, Sendable {
     /// The descriptor itself.
     public let descriptor: OwnedDescriptor
     /// The vCPU's number, on x86 also its APIC id.
-    public let index: UInt32
+    public let id: UInt32
     /// How many vCPUs its virtual machine had before it: what parts of the kernel call a vCPU's index.
-    public let ordinal: UInt32
+    public let index: UInt32
     /// The virtual machine that it belongs to and keeps alive.
     public let machine: VirtualMachine
     private let shared: RunStructure
@@ -38,12 +38,12 @@ public struct VirtualCPU: ~Copyable, Sendable {
     public private(set) var parkedAccess: Exit?
 
     init(
-        adopting descriptor: consuming OwnedDescriptor, index: UInt32, ordinal: UInt32, run: RunStructure,
+        adopting descriptor: consuming OwnedDescriptor, id: UInt32, index: UInt32, run: RunStructure,
         of machine: VirtualMachine
     ) {
         self.descriptor = descriptor
+        self.id = id
         self.index = index
-        self.ordinal = ordinal
         self.machine = machine
         shared = run
     }
@@ -214,7 +214,7 @@ public struct VirtualCPU: ~Copyable, Sendable {
     /// - Returns: nil to run on; else what ``run()`` is to return.
     private mutating func resumeParkedAccess() throws(KVMError) -> Exit? {
         guard let exit = parkedAccess, let access = exit.memoryAccess else { return nil }
-        switch try machine.resume(access, of: ordinal) {
+        switch try machine.resume(access, of: index) {
         case .complete(let value):
             unsafe ckvm_run_set_mmio_data(shared.run, value)
             parkedAccess = nil
@@ -236,7 +236,7 @@ public struct VirtualCPU: ~Copyable, Sendable {
         guard let access = pending.memoryAccess, machine.hasParkedAccesses else { return false }
         shared.beginProbe()
         parkedAccess = pending
-        switch try machine.resume(access, of: ordinal) {
+        switch try machine.resume(access, of: index) {
         case .complete(let value):
             unsafe ckvm_run_set_mmio_data(shared.run, value)
             parkedAccess = nil

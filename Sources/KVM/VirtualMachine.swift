@@ -114,11 +114,11 @@ public final class VirtualMachine: Sendable {
 
     /// Creates a vCPU. C: `KVM_CREATE_VCPU`, `mmap`.
     ///
-    /// - Parameter index: the vCPU's number, on x86 also its APIC id.
-    /// - Throws: EEXIST if there is one with that index, EINVAL for one too high.
-    public func makeVirtualCPU(index: UInt32) throws(KVMError) -> VirtualCPU {
-        let (number, ordinal) = try virtualCPUCount.withLock { count throws(KVMError) in
-            let number = try descriptor.kvm("KVM_CREATE_VCPU", CKVM_CREATE_VCPU, UInt(index))
+    /// - Parameter id: the vCPU's number, on x86 also its APIC id.
+    /// - Throws: EEXIST if there is one with that id, EINVAL for one too high.
+    public func makeVirtualCPU(id: UInt32) throws(KVMError) -> VirtualCPU {
+        let (number, index) = try virtualCPUCount.withLock { count throws(KVMError) in
+            let number = try descriptor.kvm("KVM_CREATE_VCPU", CKVM_CREATE_VCPU, UInt(id))
             defer { count += 1 }
             return (number, count)
         }
@@ -130,7 +130,7 @@ public final class VirtualMachine: Sendable {
             throw KVMError(call: "mmap vCPU", errno: error)
         }
         return VirtualCPU(
-            adopting: vcpu, index: index, ordinal: ordinal, run: RunStructure(mapping), of: self)
+            adopting: vcpu, id: id, index: index, run: RunStructure(mapping), of: self)
     }
 
     /// Has every vCPU's ``VirtualCPU/run()`` ask `parked` from now on before it returns an access to memory.

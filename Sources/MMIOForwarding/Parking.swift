@@ -32,7 +32,7 @@ extension ControlDescriptor {
     /// `VirtualCPU.run()` does this for its callers. Any thread of the VMM may.
     ///
     /// - Parameters:
-    ///   - vcpu: the vCPU's `ordinal`.
+    ///   - vcpu: the vCPU's `index`.
     ///   - address: of the exit, in guest physical memory: an exit at another one is not for what is parked.
     /// - Returns: what it gave; `.notParked` if no access of that vCPU's is parked there; `.interrupted` if a signal came, or
     ///   `immediate_exit` is set in the vCPU's `struct kvm_run`.

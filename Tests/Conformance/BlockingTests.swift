@@ -50,7 +50,7 @@ struct BlockingTests {
             let start = now()
             try guest.control.setRange(0, to: GuestRange(.memory, at: 0xe000_0000, length: 0x1000))
             try guest.control.removeRange(0)
-            _ = try guest.guest.machine.makeVirtualCPU(index: 1)
+            _ = try guest.guest.machine.makeVirtualCPU(id: 1)
             #expect(now() - start < .milliseconds(100))
             // The range is gone, and with it the handler's kvm_io_device: the access completes all the same.
             try emulation.reply(requests[0], 0x600d)

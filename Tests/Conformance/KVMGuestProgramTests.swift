@@ -24,7 +24,7 @@ import Testing
         let expected = KVMReferenceDevice.loadedValues(accesses)
         let guest = try GuestMachine(in: system.makeVirtualMachine(), vcpus: 1, capacity: max(expected.count, 4096))
         let device = KVMReferenceDevice(accesses)
-        var vcpu = try guest.makeVirtualCPU(index: 0)
+        var vcpu = try guest.makeVirtualCPU(id: 0)
         try guest.load(program, arguments, on: &vcpu)
         try vcpu.runProgram(device.respond)
         let results = try guest.results(of: 0)
@@ -130,7 +130,7 @@ import Testing
     @Test("A vCPU can run one program after the other")
     func again() throws {
         let guest = try GuestMachine(in: system.makeVirtualMachine(), vcpus: 1)
-        var vcpu = try guest.makeVirtualCPU(index: 0)
+        var vcpu = try guest.makeVirtualCPU(id: 0)
         for seed in [1, 2, 3] as [UInt64] {
             let arguments = GuestProgram.Arguments(target: Self.device, count: 20, seed: seed)
             let device = KVMReferenceDevice(GuestProgram.mixed.accesses(arguments))
@@ -145,7 +145,7 @@ import Testing
     @Test("Arguments for which there is no room are refused")
     func capacity() throws {
         let guest = try GuestMachine(in: system.makeVirtualMachine(), vcpus: 1, capacity: 100)
-        var vcpu = try guest.makeVirtualCPU(index: 0)
+        var vcpu = try guest.makeVirtualCPU(id: 0)
         let refused = KVMError(call: "load guest program", errno: .invalidArgument)
         for (program, count) in [(GuestProgram.loadLoop(.one), 101), (.straddling, 10), (.sixteenBytes, .max)] {
             #expect(throws: refused) {

@@ -57,7 +57,7 @@ final class KVMReferenceDevice: Sendable {
                 vcpu.setPortValue(Self.portValue(nextPortRead()), at: position)
             }
         default:
-            throw UnexpectedExit(vcpu: vcpu.index, exit: exit)
+            throw UnexpectedExit(vcpu: vcpu.id, exit: exit)
         }
     }
 

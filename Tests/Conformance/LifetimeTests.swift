@@ -27,7 +27,7 @@ struct LifetimeTests {
             let control = try ControlDescriptor(in: machine)
             try control.setRange(0, to: GuestRange(.memory, at: 0xd000_0000, length: 0x1000))
             emulation = try control.makeEmulationDescriptor()
-            vcpu = try machine.makeVirtualCPU(index: 0)
+            vcpu = try machine.makeVirtualCPU(id: 0)
             self.control = consume control
             self.machine = machine
         }

@@ -227,9 +227,9 @@ struct ParkingTests {
         let isOut = Box(Atomic(false))
         let task = try BackgroundTask {
             // The module counts vCPUs in the order in which they are made.
-            var vcpu = try guest.makeVirtualCPU(index: 2)
+            var vcpu = try guest.makeVirtualCPU(id: 2)
             try guest.load(.loadLoop(.four), .init(target: ForwardedGuest.base, count: 2), on: &vcpu)
-            #expect(vcpu.ordinal == 0)
+            #expect(vcpu.index == 0)
             #expect(try vcpu.run() == .interrupted)
             #expect(vcpu.parkedAccess == .mmioLoad(.init(address: ForwardedGuest.base, length: 4)))
             isOut.value.store(true, ordering: .releasing)

@@ -89,7 +89,7 @@ private final class BusyGuest: Sendable {
         self.expected = expected
         tasks = try (0..<Self.vcpus).map { index in
             // Made in order: that is how the kernel counts them.
-            let vcpu = Box(Mutex(try machine.makeVirtualCPU(index: index)))
+            let vcpu = Box(Mutex(try machine.makeVirtualCPU(id: index)))
             return try BackgroundTask { try Self.run(index, on: vcpu, in: machine, expected) }
         }
     }

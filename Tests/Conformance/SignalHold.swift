@@ -20,7 +20,7 @@ final class SignalHold: Sendable {
     /// For `ForwardedGuest` and programs whose accesses all go to devices.
     @Sendable func respond(_ exit: VirtualCPU.Exit, _ vcpu: inout VirtualCPU) throws {
         guard exit == .interrupted else { return try unexpectedExit(exit, &vcpu) }
-        let (index, held) = (vcpu.index, Held(parked: vcpu.parkedAccess))
+        let (index, held) = (vcpu.id, Held(parked: vcpu.parkedAccess))
         state.withLock { if !$0.isOver { $0.held[index] = held } }
         while state.withLock({ $0.held[index] != nil }) { usleep(200) }
     }

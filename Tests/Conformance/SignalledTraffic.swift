@@ -110,7 +110,7 @@ private final class SignalledVirtualCPU: Sendable {
     init(_ index: UInt32, in guest: GuestMachine) throws {
         self.index = index
         self.guest = guest
-        let vcpu = try guest.makeVirtualCPU(index: index)
+        let vcpu = try guest.makeVirtualCPU(id: index)
         interrupter = vcpu.interrupter
         self.vcpu = Mutex(vcpu)
     }

@@ -74,7 +74,7 @@ struct HostileGuestTests {
             adopting: try OwnedDescriptor.open("/dev/null", .readWrite), virtualCPUMappingSize: 12288)
         let run = RunStructure(try MemoryMapping(anonymous: 12288))
         var vcpu = VirtualCPU(
-            adopting: try OwnedDescriptor.open("/dev/null", .readWrite), index: 0, ordinal: 0, run: run, of: machine)
+            adopting: try OwnedDescriptor.open("/dev/null", .readWrite), id: 0, index: 0, run: run, of: machine)
         for _ in 0..<2000 {
             for offset in 0..<256 {
                 // SAFETY: the structure's first bytes lie in the mapping.
@@ -103,7 +103,7 @@ struct HostileGuestTests {
             adopting: try OwnedDescriptor.open("/dev/null", .readWrite), virtualCPUMappingSize: 12288)
         let run = RunStructure(try MemoryMapping(anonymous: 12288))
         var vcpu = VirtualCPU(
-            adopting: try OwnedDescriptor.open("/dev/null", .readWrite), index: 0, ordinal: 0, run: run, of: machine)
+            adopting: try OwnedDescriptor.open("/dev/null", .readWrite), id: 0, index: 0, run: run, of: machine)
         for _ in 0..<200 {
             for offset in 0..<4096 {
                 // SAFETY: the ring's page lies in the mapping.
