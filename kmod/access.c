@@ -3,21 +3,9 @@
  * A guest's access, from KVM's bus to the emulation process and back: what is
  * queued, what answers it, what is done with a reply.
  */
-#include <linux/poll.h>
-
 #include "device.h"
 #include "glue.h"
 #include "trace.h"
-
-/**
- * kvm_user_wake_reader - wake a thread that waits for requests
- * @dev: the device; what the thread waits for has been done under queue.lock
- */
-void kvm_user_wake_reader(struct kvm_user_device *dev)
-{
-	if (wq_has_sleeper(&dev->readable))
-		wake_up_interruptible_poll(&dev->readable, EPOLLIN | EPOLLRDNORM);
-}
 
 /* A store is in the queue: the vCPU may go on (O2), a load comes after it (O3). */
 static void kvm_user_accepted(struct kvm_user_device *dev, const struct kvm_user_entry *entry)
@@ -109,12 +97,17 @@ static enum kvm_user_course kvm_user_forward(struct kvm_vcpu *vcpu,
 	bool readable;
 
 	spin_lock(&dev->queue.lock);
+	if (dev->ring.active)
+		kvm_user_ring_drain(dev);
 	course = kvm_user_queue_up(dev, request, may_leave);
 	if (course == KVM_USER_LOST)
 		dev->counters[store ? KVM_USER_DROPPED : KVM_USER_ALL_ONES]++;
 	else if (course == KVM_USER_LEFT)
 		dev->counters[KVM_USER_EXITS]++;
-	readable = kvm_user_queue_readable(&dev->queue);
+	if (dev->ring.active)
+		kvm_user_ring_fill(dev);
+	readable = kvm_user_ready(dev) &&
+		   !(course == KVM_USER_GOES_ON && kvm_user_hold_back(dev));
 	spin_unlock(&dev->queue.lock);
 
 	if (readable)
@@ -137,6 +130,8 @@ static int kvm_user_await_stores(struct kvm_vcpu *vcpu,
 	bool lost = false, done;
 
 	spin_lock(&dev->queue.lock);
+	if (dev->ring.active)
+		kvm_user_ring_drain(dev);
 	done = kvm_user_score_stores_done(score);
 	if (!done && dev->stalled) {
 		lost = true;
@@ -150,6 +145,8 @@ static int kvm_user_await_stores(struct kvm_vcpu *vcpu,
 		return 0;
 	if (lost)
 		return -ETIME;
+	/* For stores that are held back. */
+	kvm_user_wake_reader(dev);
 	return kvm_user_wait(vcpu, target, len, false);
 }
 
@@ -258,6 +255,23 @@ void kvm_user_admit(struct kvm_user_device *dev)
 	}
 }
 
+/* Acknowledges the stores that were sent before a request. */
+static void kvm_user_acknowledge_older(struct kvm_user_device *dev,
+				       const struct kvm_user_entry *end)
+{
+	struct kvm_user_entry *entry, *next;
+
+	list_for_each_entry_safe(entry, next, &dev->queue.sent, node) {
+		if (entry == end)
+			break;
+		if (entry->request.type != KVM_USER_STORE)
+			continue;
+		trace_kvm_user_replied(dev->id, &entry->request, 0);
+		kvm_user_score_store_done(&dev->scores[entry->request.cpu]);
+		kvm_user_queue_done(&dev->queue, entry);
+	}
+}
+
 /**
  * kvm_user_reply - complete the request that a reply names
  * @dev: the device, with queue.lock held
@@ -276,6 +290,8 @@ int kvm_user_reply(struct kvm_user_device *dev, const struct kvm_user_request *r
 	if (entry->state == KVM_USER_RETIRED)
 		return -ESTALE;
 
+	if (reply->flags & KVM_USER_REPLY_CUMULATIVE)
+		kvm_user_acknowledge_older(dev, entry);
 	trace_kvm_user_replied(dev->id, reply, 0);
 	score = &dev->scores[entry->request.cpu];
 	if (reply->type == KVM_USER_LOAD)

@@ -23,6 +23,10 @@ static_assert(sizeof(struct kvm_dev_user_resume) == 24);
 static_assert(sizeof(struct kvm_dev_user_exchange) == 32);
 static_assert(sizeof(struct kvm_user_shadow_entry) == 32);
 static_assert(sizeof(struct kvm_dev_user_shadow_ctrl) == 16);
+static_assert(sizeof(struct kvm_dev_user_coalesce) == 16);
+static_assert(sizeof(struct kvm_dev_user_ring) == 24);
+static_assert(sizeof(struct kvm_dev_user_ring_enter) == 8);
+static_assert(sizeof(struct kvm_user_ring) == 128);
 static_assert(sizeof(struct kvm_user_request) == 40);
 
 static unsigned int queue_depth = 256;
@@ -48,6 +52,7 @@ static long kvm_user_jiffies(u64 ns)
 
 static void kvm_user_device_free(struct kvm_user_device *dev)
 {
+	kvm_user_ring_destroy(dev);
 	kvm_user_shadow_destroy(&dev->shadow);
 	kvfree(dev->scores);
 	kvm_user_queue_destroy(&dev->queue);
@@ -88,7 +93,8 @@ static struct kvm_user_device *kvm_user_device_alloc(u32 nr_vcpus)
 		kvm_user_score_init(&dev->scores[cpu]);
 	kref_init(&dev->ref);
 	mutex_init(&dev->read_mutex);
-	init_waitqueue_head(&dev->readable);
+	kvm_user_wake_init(dev);
+	kvm_user_ring_init(dev);
 	kvm_user_shadow_init(&dev->shadow);
 	dev->timeout = kvm_user_jiffies(KVM_USER_DEFAULT_TIMEOUT_NS);
 	dev->id = atomic_inc_return(&last_id);
@@ -135,7 +141,9 @@ static void kvm_user_destroy(struct kvm_device *kvm_dev)
 
 #define KVM_USER_FEATURES						\
 	(KVM_USER_FEATURE_ON_CLOSE | KVM_USER_FEATURE_PARK |		\
-	 KVM_USER_FEATURE_EXCHANGE | KVM_USER_FEATURE_SHADOW)
+	 KVM_USER_FEATURE_EXCHANGE | KVM_USER_FEATURE_SHADOW |		\
+	 KVM_USER_FEATURE_CUMULATIVE | KVM_USER_FEATURE_COALESCE |	\
+	 KVM_USER_FEATURE_RING)
 
 /**
  * kvm_user_info - say what a device offers (KVM_DEV_USER_INFO)

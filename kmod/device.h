@@ -12,10 +12,13 @@
  *	read_mutex			batches go out in order; user memory is
  *					touched under it
  *	    mmap_lock			a fault on that memory, and mmap
+ *		ring.lock		the ring's memory
  *		shadow.lock		the image, changes of its map
  *		    RCU (synchronize)	until no load uses the old map
  *	    queue.lock			all else; nothing sleeps under it
  *		readable.lock, rq->lock	wake-ups
+ *		hrtimer's base lock	coalesce_timer, whose handler takes
+ *					readable.lock alone
  *
  * Lifetime: the KVM device holds a reference from create to destroy, which is
  * when the VM goes; the emulation file holds another.  Neither a vCPU in
@@ -24,12 +27,14 @@
 #ifndef KVM_USER_DEVICE_H
 #define KVM_USER_DEVICE_H
 
+#include <linux/hrtimer.h>
 #include <linux/kref.h>
 #include <linux/kvm_host.h>
 #include <linux/mutex.h>
 #include <linux/wait.h>
 
 #include "queue.h"
+#include "ring.h"
 #include "scoreboard.h"
 #include "shadow.h"
 
@@ -70,6 +75,9 @@ struct kvm_user_device {
 	struct mutex read_mutex;	/* one reader at a time takes and copies */
 	wait_queue_head_t readable;
 	struct kvm_user_shadow shadow;	/* has its own lock */
+	struct kvm_user_ring_state ring;
+	atomic_t nr_sleepers;		/* vCPUs that do not look at the ring */
+	u64 reader_spin;		/* how long a reader waits awake, in ns; no lock */
 
 	/* under queue.lock */
 	struct kvm_user_queue queue;
@@ -80,7 +88,12 @@ struct kvm_user_device {
 	bool dead;			/* the VM is gone */
 	bool stalled;			/* timed out, and no sign of life since */
 	u32 nr_readers;			/* threads that wait in read */
+	u32 coalesce_stores;		/* so many wake a reader, 0: each */
+	u64 coalesce_ns;		/* or one that waited for so long */
 	u64 counters[KVM_USER_NR_COUNTERS];
+
+	struct hrtimer coalesce_timer;	/* wakes for stores that were held back */
+	bool coalesce_armed;		/* set under queue.lock, cleared by the timer */
 
 	struct dentry *debugfs;
 };
@@ -113,7 +126,20 @@ int kvm_user_reply(struct kvm_user_device *dev, const struct kvm_user_request *r
 void kvm_user_reject(struct kvm_user_device *dev, const struct kvm_user_request *reply,
 		     int error);
 u32 kvm_user_abort(struct kvm_user_device *dev);
+
+/* wake.c */
+void kvm_user_wake_init(struct kvm_user_device *dev);
 void kvm_user_wake_reader(struct kvm_user_device *dev);
+bool kvm_user_hold_back(struct kvm_user_device *dev);
+int kvm_user_coalesce(struct kvm_user_device *dev, u64 ns, u32 stores);
+void kvm_user_wake_reset(struct kvm_user_device *dev);
+bool kvm_user_ready(const struct kvm_user_device *dev);
+
+/* spin.c */
+bool kvm_user_spin(struct kvm_user_device *dev, const struct kvm_user_access *access);
+u64 kvm_user_spin_begin(void);
+void kvm_user_spin_adapt(u64 *window, u64 begin);
+bool kvm_user_spin_reader(struct kvm_user_device *dev);
 
 /* wait.c */
 int kvm_user_wait(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, int len,
@@ -123,6 +149,7 @@ int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u6
 		    u64 *data);
 
 /* emulation.c */
+int kvm_user_wait_readable(struct kvm_user_device *dev);
 int kvm_user_emulation_fd(struct kvm_user_device *dev, u32 flags);
 
 /* debugfs.c */

@@ -38,20 +38,29 @@ static bool kvm_user_readable(struct kvm_user_device *dev)
 	spin_lock(&dev->queue.lock);
 	if (dev->queue.nr_sent < dev->queue.sent_limit)
 		dev->stalled = false;
-	readable = kvm_user_queue_readable(&dev->queue) || dev->dead;
+	readable = kvm_user_ready(dev) || dev->dead;
 	spin_unlock(&dev->queue.lock);
 	return readable;
 }
 
-static int kvm_user_wait_readable(struct kvm_user_device *dev)
+/**
+ * kvm_user_wait_readable - wait for a request, or for the VM's end
+ * @dev: the device
+ *
+ * Return: 0 or -ERESTARTSYS.
+ */
+int kvm_user_wait_readable(struct kvm_user_device *dev)
 {
+	u64 begin = kvm_user_spin_begin();
 	int ret;
 
 	spin_lock(&dev->queue.lock);
 	dev->nr_readers++;
 	spin_unlock(&dev->queue.lock);
 
+	kvm_user_spin_reader(dev);
 	ret = wait_event_interruptible_exclusive(dev->readable, kvm_user_readable(dev));
+	kvm_user_spin_adapt(&dev->reader_spin, begin);
 
 	spin_lock(&dev->queue.lock);
 	dev->nr_readers--;
@@ -129,6 +138,9 @@ static ssize_t kvm_user_fetch(struct kvm_user_device *dev, struct iov_iter *to, 
 		bool dead = READ_ONCE(dev->dead);
 		ssize_t ret;
 
+		/* What it would give is in the ring. */
+		if (READ_ONCE(dev->ring.active) && !dead)
+			return -EBUSY;
 		if (!kvm_user_readable(dev)) {
 			if (!wait)
 				return -EAGAIN;
@@ -170,11 +182,12 @@ static ssize_t kvm_user_read(struct kiocb *iocb, struct iov_iter *to)
 static ssize_t kvm_user_accept(struct kvm_user_device *dev,
 			       const struct kvm_user_request *batch, u32 count, bool first)
 {
-	bool readable;
+	bool owed, readable;
 	int ret = 0;
 	u32 i;
 
 	spin_lock(&dev->queue.lock);
+	owed = dev->queue.nr_sent >= dev->queue.sent_limit;
 	for (i = 0; i < count; i++) {
 		ret = kvm_user_reply(dev, &batch[i]);
 		if (ret)
@@ -185,8 +198,8 @@ static ssize_t kvm_user_accept(struct kvm_user_device *dev,
 	readable = kvm_user_queue_readable(&dev->queue);
 	spin_unlock(&dev->queue.lock);
 
-	/* Requests may have waited for these replies (F3). */
-	if (readable)
+	/* Requests waited for these replies (F3). */
+	if (owed && readable)
 		kvm_user_wake_reader(dev);
 	if (i)
 		return i;
@@ -319,13 +332,54 @@ static int kvm_user_set_shadow_map(struct kvm_user_device *dev, void __user *arg
 	return kvm_user_shadow_set_map(&dev->shadow, map);
 }
 
+static int kvm_user_set_coalesce(struct kvm_user_device *dev, void __user *arg)
+{
+	struct kvm_dev_user_coalesce args;
+
+	if (copy_from_user(&args, arg, sizeof(args)))
+		return -EFAULT;
+	if (args.pad)
+		return -EINVAL;
+	return kvm_user_coalesce(dev, args.ns, args.stores);
+}
+
+static int kvm_user_make_ring(struct kvm_user_device *dev, void __user *arg)
+{
+	struct kvm_dev_user_ring args = {};
+	int ret;
+
+	/* A ring that the process was not told of would take its requests. */
+	if (copy_to_user(arg, &args, sizeof(args)))
+		return -EFAULT;
+	ret = kvm_user_ring_make(dev, &args);
+	if (ret)
+		return ret;
+	return copy_to_user(arg, &args, sizeof(args)) ? -EFAULT : 0;
+}
+
+static int kvm_user_enter_ring(struct file *file, void __user *arg)
+{
+	struct kvm_dev_user_ring_enter args;
+
+	if (copy_from_user(&args, arg, sizeof(args)))
+		return -EFAULT;
+	if (args.pad || args.flags & ~KVM_USER_RING_ENTER_WAIT)
+		return -EINVAL;
+	kvm_user_alive(file->private_data);
+	return kvm_user_ring_enter(file->private_data, args.flags & KVM_USER_RING_ENTER_WAIT &&
+						       !(file->f_flags & O_NONBLOCK));
+}
+
 static int kvm_user_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct kvm_user_device *dev = file->private_data;
 
 	if (READ_ONCE(dev->dead))
 		return -ENODEV;
-	return kvm_user_shadow_mmap(&dev->shadow, vma);
+	if (vma->vm_pgoff < KVM_USER_RING_OFFSET >> PAGE_SHIFT)
+		return kvm_user_shadow_mmap(&dev->shadow, vma);
+	vma->vm_pgoff -= KVM_USER_RING_OFFSET >> PAGE_SHIFT;
+	return kvm_user_ring_mmap(dev, vma);
 }
 
 static __poll_t kvm_user_poll(struct file *file, poll_table *wait)
@@ -338,7 +392,7 @@ static __poll_t kvm_user_poll(struct file *file, poll_table *wait)
 	spin_lock(&dev->queue.lock);
 	if (dev->queue.nr_sent < dev->queue.sent_limit)
 		dev->stalled = false;
-	if (kvm_user_queue_readable(&dev->queue))
+	if (kvm_user_ready(dev))
 		events |= EPOLLIN | EPOLLRDNORM;
 	if (dev->dead)
 		events |= EPOLLHUP;
@@ -362,6 +416,12 @@ static long kvm_user_ioctl(struct file *file, unsigned int command, unsigned lon
 		return kvm_user_set_shadow_size(dev, user);
 	case KVM_DEV_USER_SHADOW_CTRL:
 		return kvm_user_set_shadow_map(dev, user);
+	case KVM_DEV_USER_COALESCE:
+		return kvm_user_set_coalesce(dev, user);
+	case KVM_DEV_USER_RING:
+		return kvm_user_make_ring(dev, user);
+	case KVM_DEV_USER_RING_ENTER:
+		return kvm_user_enter_ring(file, user);
 	default:
 		return -ENOTTY;
 	}
@@ -373,6 +433,8 @@ static void kvm_user_close(struct kvm_user_device *dev)
 
 	/* What the process put into the image is not kept up any more. */
 	kvm_user_shadow_clear_map(&dev->shadow);
+	kvm_user_wake_reset(dev);
+	kvm_user_ring_close(dev);
 
 	spin_lock(&dev->queue.lock);
 	dev->open = false;

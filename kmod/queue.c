@@ -193,16 +193,15 @@ struct kvm_user_entry *kvm_user_queue_admit(struct kvm_user_queue *queue)
 
 /**
  * kvm_user_queue_readable - is there a request that may be sent now?
- * @queue: the device's queue
+ * @queue: the device's queue; without its lock the answer is a guess
  *
  * Return: false while nothing is pending, and while the emulation process owes
  * @sent_limit replies.
  */
 bool kvm_user_queue_readable(const struct kvm_user_queue *queue)
 {
-	lockdep_assert_held(&queue->lock);
-
-	return !list_empty(&queue->pending) && queue->nr_sent < queue->sent_limit;
+	return !list_empty(&queue->pending) &&
+	       READ_ONCE(queue->nr_sent) < READ_ONCE(queue->sent_limit);
 }
 
 /**
@@ -293,7 +292,7 @@ kvm_user_queue_match(struct kvm_user_queue *queue,
 	    reply->type != entry->request.type ||
 	    reply->len != entry->request.len ||
 	    reply->range_id != entry->request.range_id ||
-	    reply->flags & ~KVM_USER_REQUEST_FLAGS)
+	    reply->flags & ~KVM_USER_REPLY_FLAGS)
 		return NULL;
 	return entry;
 }

@@ -29,6 +29,7 @@ struct kvm_user_access {
 	u64 data;		/* what the load gave */
 	u64 longest;		/* wait so far, in ns; the sleeper's own, as is ... */
 	long left;		/* ... how many jiffies it may still wait */
+	u64 spin;		/* how long it may wait awake, in ns; the sleeper's own */
 	enum kvm_user_wait wait_for;
 };
 

@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Shadow image and access map: see shadow.h.
- *
- * The image is a file of its own, so that a mapping keeps neither the emulation
- * descriptor open nor the device.
  */
-#include <linux/anon_inodes.h>
-#include <linux/fs.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -15,9 +10,9 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/sort.h>
-#include <linux/vmalloc.h>
 
 #include "device.h"
+#include "image.h"
 
 #define KVM_USER_SHADOW_WIDTHS	(1 | 2 | 4 | 8)
 
@@ -35,76 +30,6 @@ static const struct kernel_param_ops kvm_user_max_shadow_size_ops = {
 
 module_param_cb(max_shadow_size, &kvm_user_max_shadow_size_ops, &max_shadow_size, 0644);
 MODULE_PARM_DESC(max_shadow_size, "largest shadow image of a device, in bytes");
-
-struct kvm_user_image {
-	struct file *file;	/* frees it at the last mapping's and device's end */
-	void *data;
-	u64 size;
-};
-
-static int kvm_user_image_release(struct inode *inode, struct file *file)
-{
-	struct kvm_user_image *image = file->private_data;
-
-	vfree(image->data);
-	kfree(image);
-	return 0;
-}
-
-static const struct file_operations kvm_user_image_fops = {
-	.owner = THIS_MODULE,
-	.release = kvm_user_image_release,
-};
-
-static struct kvm_user_image *kvm_user_image_alloc(u64 size)
-{
-	struct kvm_user_image *image = kzalloc(sizeof(*image), GFP_KERNEL_ACCOUNT);
-
-	if (!image)
-		return ERR_PTR(-ENOMEM);
-	image->size = size;
-	image->data = __vmalloc(size, GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN);
-	image->file = image->data ?
-		anon_inode_getfile("kvm-user-shadow", &kvm_user_image_fops, image, O_RDWR) :
-		ERR_PTR(-ENOMEM);
-	if (IS_ERR(image->file)) {
-		int ret = PTR_ERR(image->file);
-
-		vfree(image->data);
-		kfree(image);
-		return ERR_PTR(ret);
-	}
-	return image;
-}
-
-static void kvm_user_image_put(struct kvm_user_image *image)
-{
-	if (image)
-		fput(image->file);
-}
-
-static vm_fault_t kvm_user_image_fault(struct vm_fault *vmf)
-{
-	struct kvm_user_image *image = vmf->vma->vm_file->private_data;
-
-	/* mremap() may have made the mapping longer than the image. */
-	if (vmf->pgoff >= image->size >> PAGE_SHIFT)
-		return VM_FAULT_SIGBUS;
-	vmf->page = vmalloc_to_page(image->data + (vmf->pgoff << PAGE_SHIFT));
-	get_page(vmf->page);
-	return 0;
-}
-
-static int kvm_user_image_mprotect(struct vm_area_struct *vma, unsigned long start,
-				   unsigned long end, unsigned long flags)
-{
-	return flags & VM_EXEC ? -EPERM : 0;
-}
-
-static const struct vm_operations_struct kvm_user_image_vm_ops = {
-	.fault = kvm_user_image_fault,
-	.mprotect = kvm_user_image_mprotect,
-};
 
 /**
  * kvm_user_shadow_init - a device without an image
@@ -147,12 +72,6 @@ u64 kvm_user_shadow_size(const struct kvm_user_shadow *shadow)
 	return READ_ONCE(shadow->size);
 }
 
-/* Only kvm_user_shadow_mmap() makes the first mapping of an image. */
-static bool kvm_user_image_mapped(const struct kvm_user_image *image)
-{
-	return image && file_count(image->file) > 1;
-}
-
 /**
  * kvm_user_shadow_resize - have a new image (KVM_DEV_USER_SHADOW_SIZE)
  * @shadow: of a device
@@ -177,7 +96,7 @@ int kvm_user_shadow_resize(struct kvm_user_shadow *shadow, u64 size)
 		ret = -EBUSY;
 		goto unlock;
 	}
-	new = kvm_user_image_alloc(size);
+	new = kvm_user_image_alloc("kvm-user-shadow", size);
 	if (IS_ERR(new)) {
 		ret = PTR_ERR(new);
 		goto unlock;
@@ -199,23 +118,11 @@ unlock:
  */
 int kvm_user_shadow_mmap(struct kvm_user_shadow *shadow, struct vm_area_struct *vma)
 {
-	struct kvm_user_image *image;
-	int ret = -EINVAL;
-
-	if (!(vma->vm_flags & VM_SHARED))
-		return -EINVAL;
-	if (vma->vm_flags & VM_EXEC)
-		return -EPERM;
+	int ret;
 
 	if (mutex_lock_killable(&shadow->lock))
 		return -EINTR;
-	image = shadow->image;
-	if (image && vma->vm_pgoff < image->size >> PAGE_SHIFT &&
-	    vma_pages(vma) <= (image->size >> PAGE_SHIFT) - vma->vm_pgoff) {
-		vma_set_file(vma, image->file);
-		vma->vm_ops = &kvm_user_image_vm_ops;
-		ret = 0;
-	}
+	ret = kvm_user_image_mmap(shadow->image, vma);
 	mutex_unlock(&shadow->lock);
 	return ret;
 }

@@ -92,6 +92,22 @@ static unsigned int kvm_user_sleep_state(const struct kvm_vcpu *vcpu,
 	return TASK_KILLABLE;
 }
 
+/* As kvm_user_access_sleep(), but awake for a while, and minding the ring. */
+static int kvm_user_sleep(struct kvm_user_device *dev, struct kvm_user_access *access,
+			  unsigned int state)
+{
+	u64 begin = kvm_user_spin_begin();
+	int ret = 0;
+
+	if (!kvm_user_spin(dev, access)) {
+		kvm_user_ring_sleep(dev);
+		ret = kvm_user_access_sleep(access, state);
+		kvm_user_ring_wake(dev);
+	}
+	kvm_user_spin_adapt(&access->spin, begin);
+	return ret;
+}
+
 /**
  * kvm_user_wait - sleep until what kvm_user_access_await() noted has come
  * @vcpu: the current vCPU, in its section of kvm->srcu, which is left meanwhile
@@ -115,7 +131,7 @@ int kvm_user_wait(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, i
 	int ret;
 
 	kvm_user_leave_srcu(vcpu);
-	ret = kvm_user_access_sleep(access, state);
+	ret = kvm_user_sleep(dev, access, state);
 	kvm_user_enter_srcu(vcpu);
 
 	if (ret) {
@@ -214,7 +230,7 @@ int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u6
 	if (ret)
 		return ret;
 
-	ret = kvm_user_access_sleep(&score->parked, TASK_INTERRUPTIBLE);
+	ret = kvm_user_sleep(dev, &score->parked, TASK_INTERRUPTIBLE);
 
 	spin_lock(&dev->queue.lock);
 	ret = kvm_user_end_resume(dev, cpu, ret);

@@ -21,7 +21,7 @@ public enum ServerEnd: Sendable, Hashable {
 /// ``SharedDevice``. For the emulation descriptor that is the order in which KVM accepted them, across vCPUs, and so
 /// the program order of each. A server fetches and executes while it has the *turn*; if another one waits for it, it
 /// gives the turn up before it replies, so that one thread replies while the next executes. A server that is alone
-/// replies and fetches in one call.
+/// replies and fetches in one call, and has one reply acknowledge all stores of a batch where the transport knows such.
 ///
 /// **Size.** A device sees naturally aligned accesses of 1, 2, 4 or 8 bytes and nothing else. A request of 3, 5, 6 or
 /// 7 bytes (half of an access that crosses a page), of 2, 4 or 8 bytes at an offset that is no multiple of that, or
@@ -50,6 +50,7 @@ public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTra
     // Allocated once: nothing is allocated for a request.
     private var requests: [ForwardedRequest]
     private var replies: [ForwardedReply]
+    private var fewerReplies: [ForwardedReply]
     private var outcomes: [ServedRequest.Outcome]
 
     /// Serves a device that other servers, or the host's side, reach too.
@@ -73,6 +74,7 @@ public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTra
         self.logger = logger
         requests = Array(repeating: request, count: batch)
         replies = Array(repeating: request.reply(), count: batch)
+        fewerReplies = replies
         outcomes = Array(repeating: .done, count: batch)
     }
 
@@ -131,7 +133,9 @@ public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTra
             try shared.withTurn { () throws(Errno) in turn = try takeTurn() }
             switch turn {
             case .gone: return .machineGone
-            case .over(let owed): try reply(owed)
+            case .over(let owed):
+                defer { shared.settle() }
+                try reply(owed)
             }
             if shared.servers.isStopping { return .stopped }
         }
@@ -166,12 +170,30 @@ public struct DeviceServer<Device: MMIODevice & ~Copyable, Transport: RequestTra
             try reply(owed)
             owed = 0
         }
+        shared.owe()
         return .over(owed: owed)
     }
 
     /// Gives the first `owed` replies and fetches the next batch.
     private mutating func exchange(_ owed: Int) throws(Errno) -> Int {
-        min(try transport.exchange(replies, first: owed, for: &requests), requests.count)
+        // Another server's stores must not be acknowledged for it.
+        if owed > 1, transport.takesCumulativeReplies, !shared.isReplyUnderWay {
+            let count = acknowledgeAtOnce(owed)
+            return min(try transport.exchange(fewerReplies, first: count, for: &requests), requests.count)
+        }
+        return min(try transport.exchange(replies, first: owed, for: &requests), requests.count)
+    }
+
+    /// Leaves the loads and the last store of the first `owed` replies; gives how many these are.
+    private mutating func acknowledgeAtOnce(_ owed: Int) -> Int {
+        let last = replies.prefix(owed).lastIndex { $0.kind == .store }
+        var count = 0
+        for index in 0..<owed where replies[index].kind == .load || index == last {
+            fewerReplies[count] = replies[index]
+            fewerReplies[count].isCumulative = index == last
+            count += 1
+        }
+        return count
     }
 
     /// Gives the first `owed` replies.

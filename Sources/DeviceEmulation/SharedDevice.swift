@@ -22,6 +22,7 @@ public final class SharedDevice<Device: MMIODevice & ~Copyable>: Sendable {
     private let tally: Mutex<ServerCounters>
     private let turn = Mutex(())
     private let waitingForTurn = Atomic(0)
+    private let repliesUnderWay = Atomic(0)
     /// The threads in ``DeviceServer/run()``, and the request to leave it.
     let servers = RunningServers()
 
@@ -78,6 +79,21 @@ public final class SharedDevice<Device: MMIODevice & ~Copyable>: Sendable {
     /// Whether another server waits for its turn. It may come or be gone a moment later.
     var isTurnWanted: Bool {
         waitingForTurn.load(ordering: .relaxed) > 0
+    }
+
+    /// A server is about to give up its turn with replies to give.
+    func owe() {
+        repliesUnderWay.add(1, ordering: .relaxed)
+    }
+
+    /// It has given them.
+    func settle() {
+        repliesUnderWay.subtract(1, ordering: .releasing)
+    }
+
+    /// Whether a server without the turn may owe replies. Asked by the one with the turn: none comes meanwhile.
+    var isReplyUnderWay: Bool {
+        repliesUnderWay.load(ordering: .acquiring) > 0
     }
 
     /// Adds what a server did.

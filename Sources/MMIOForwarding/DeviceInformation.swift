@@ -37,6 +37,10 @@ public struct DeviceInformation: Hashable, Sendable, Codable {
         public static let exchange = Features(rawValue: CKVMUSER_FEATURE_EXCHANGE)
         /// KVM_DEV_USER_SHADOW_SIZE and KVM_DEV_USER_SHADOW_CTRL: loads can be answered without a request.
         public static let shadow = Features(rawValue: CKVMUSER_FEATURE_SHADOW)
+        /// KVM_USER_REPLY_CUMULATIVE: one reply can acknowledge many stores.
+        public static let cumulativeReplies = Features(rawValue: CKVMUSER_FEATURE_CUMULATIVE)
+        /// KVM_DEV_USER_COALESCE: a thread can be woken once for several stores.
+        public static let coalescing = Features(rawValue: CKVMUSER_FEATURE_COALESCE)
     }
 
     init(_ raw: kvm_dev_user_info) {

@@ -98,18 +98,23 @@ extension EmulationDescriptor: RequestTransport {
     public mutating func exchange(
         _ replies: Span<ForwardedReply>, for requests: inout MutableSpan<ForwardedRequest>
     ) throws(Errno) -> Int {
-        if !requests.isEmpty, canExchange() { return try exchangeAtOnce(replies, for: &requests) }
+        if !requests.isEmpty, has(.exchange) { return try exchangeAtOnce(replies, for: &requests) }
         try reply(replies)
         return requests.isEmpty ? 0 : try read(into: &requests)
     }
 
-    /// Whether the module has KVM_DEV_USER_EXCHANGE; it is asked once.
-    private mutating func canExchange() -> Bool {
-        if let features { return features.contains(.exchange) }
+    /// True with a module that has ``DeviceInformation/Features/cumulativeReplies``.
+    public var takesCumulativeReplies: Bool {
+        mutating get { has(.cumulativeReplies) }
+    }
+
+    /// Whether the module has it; it is asked once.
+    private mutating func has(_ feature: DeviceInformation.Features) -> Bool {
+        if let features { return features.contains(feature) }
         // A module that does not know the question has no features.
         let features = (try? information().features) ?? []
         self.features = features
-        return features.contains(.exchange)
+        return features.contains(feature)
     }
 
     /// Gives all replies, leaving out those that nobody waits for any more, and takes requests with the last.

@@ -86,6 +86,17 @@ public struct ForwardedReply: Sendable, BitwiseCopyable {
     public var kind: ForwardedRequest.Kind { raw.type == UInt16(KVM_USER_LOAD) ? .load : .store }
     /// A load's value, with the unused bytes zero; 0 for a store.
     public var data: UInt64 { raw.data }
+    /// Whether it acknowledges as well every store that was read before its request, by whichever thread; none of
+    /// them is owed a reply then. C: `KVM_USER_REPLY_CUMULATIVE`.
+    ///
+    /// Only for a module with ``DeviceInformation/Features/cumulativeReplies``.
+    public var isCumulative: Bool {
+        get { raw.flags & KVM_USER_REPLY_CUMULATIVE != 0 }
+        set {
+            raw.flags &= ~KVM_USER_REPLY_CUMULATIVE
+            if newValue { raw.flags |= KVM_USER_REPLY_CUMULATIVE }
+        }
+    }
 }
 
 extension ForwardedRequest: Hashable, CustomStringConvertible {

@@ -26,6 +26,9 @@ public protocol RequestTransport: ~Copyable {
     /// Replies that came too late to matter.
     var staleReplies: UInt64 { get }
 
+    /// Whether ``ForwardedReply/isCumulative`` means something here. Not unless a transport says so.
+    var takesCumulativeReplies: Bool { mutating get }
+
     /// Answers the loads of `map` from an image from here on, without a request, if the transport can.
     ///
     /// - Parameters:
@@ -40,6 +43,9 @@ public protocol RequestTransport: ~Copyable {
 }
 
 extension RequestTransport where Self: ~Copyable {
+    /// Every request is owed a reply of its own.
+    public var takesCumulativeReplies: Bool { false }
+
     /// No shadow memory: every load is a request.
     public mutating func placeShadow(
         _ map: ShadowMap, _ fill: (borrowing ShadowImage) -> Void

@@ -8,27 +8,6 @@ import LinuxSystem
 import SystemPackage
 
 extension EmulationDescriptor {
-    /// Runs a call on the descriptor that configures the device.
-    private func call<Argument: BitwiseCopyable>(
-        _ name: String, _ command: UInt, _ argument: inout Argument
-    ) throws(ForwardingError) {
-        do {
-            try descriptor.ioctl(command, &argument)
-        } catch {
-            throw ForwardingError(call: name, errno: error)
-        }
-    }
-
-    /// What the device offers. C: `KVM_DEV_USER_INFO`.
-    ///
-    /// - Throws: ``ForwardingError``: ENODEV if the virtual machine is gone, ENOTTY from a module without optional
-    ///   parts.
-    public func information() throws(ForwardingError) -> DeviceInformation {
-        var raw = kvm_dev_user_info()
-        try call("KVM_DEV_USER_INFO", CKVMUSER_INFO, &raw)
-        return DeviceInformation(raw)
-    }
-
     /// Makes the shadow image, zeroed, or another one in its place. C: `KVM_DEV_USER_SHADOW_SIZE`.
     ///
     /// - Parameter size: bytes, a multiple of the page size.

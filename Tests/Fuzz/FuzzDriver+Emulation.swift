@@ -146,6 +146,7 @@ extension FuzzDriver {
         var replies = pieces.prefix(random.below(24)).map { reply(device, $0) }
         for position in replies.indices where random.oneIn(2) {
             (replies[position].offset, replies[position].cpu) = (random.next(), UInt32(random.below(99)))
+            if random.oneIn(3) { replies[position].flags = KVM_USER_REPLY_CUMULATIVE }
         }
         if replies.isEmpty || random.oneIn(4) {
             let model = replies.randomElement(using: &random) ?? kvm_user_request()
@@ -274,6 +275,20 @@ extension FuzzDriver {
         try took(device, arena.requests(Int(out.nr_requests), at: raw.requests), Int(raw.nr_requests))
     }
 
+    /// Sets when stores wake a thread. Nothing that the model knows changes by that.
+    func coalesce(_ device: FuzzedDevice, _ random: inout SeededGenerator) throws {
+        guard let number = device.descriptors.first, device.has(CKVMUSER_FEATURE_COALESCE) else { return }
+        var raw = kvm_dev_user_coalesce()
+        (raw.stores, raw.ns) = (UInt32(random.below(6)), UInt64(random.below(3_000_000)))
+        if random.oneIn(3) { (raw.stores, raw.ns) = (0, 0) }
+        if random.oneIn(8) { raw.pad = 1 << UInt32(random.below(32)) }
+        if random.oneIn(8) { raw.ns = random.next() }
+        let isGood = (raw.stores == 0) == (raw.ns == 0) && raw.ns <= CKVMUSER_MAX_COALESCE_NS && raw.pad == 0
+        arena.put(raw, at: arena.start)
+        try expect(
+            cfuzz_ioctl(number, UInt64(CKVMUSER_COALESCE), arena.start), [isGood ? 0 : -EINVAL], "COALESCE \(raw)")
+    }
+
     // MARK: What cannot be
 
     func badEmulationCall(_ device: FuzzedDevice, _ random: inout SeededGenerator) throws {
@@ -283,7 +298,7 @@ extension FuzzDriver {
         guard device.features != 0 else { return }
         let known = [
             (CKVMUSER_FEATURE_EXCHANGE, CKVMUSER_EXCHANGE), (CKVMUSER_FEATURE_SHADOW, CKVMUSER_SHADOW_SIZE),
-            (CKVMUSER_FEATURE_SHADOW, CKVMUSER_SHADOW_CTRL),
+            (CKVMUSER_FEATURE_SHADOW, CKVMUSER_SHADOW_CTRL), (CKVMUSER_FEATURE_COALESCE, CKVMUSER_COALESCE),
         ].filter { device.has($0.0) }.map(\.1)
         guard !known.isEmpty else { return }
         let address = random.pick([0, arena.end, arena.end - 4, UInt64.max - 100, 1 << 63])

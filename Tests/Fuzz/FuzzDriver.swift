@@ -113,6 +113,7 @@ public final class FuzzDriver {
         case .exchange: try exchange(device, &random)
         case .poll: try poll(device)
         case .nonblocking: try setNonBlocking(device, random.oneIn(2))
+        case .coalesce: try coalesce(device, &random)
         case .badEmulationCall: try badEmulationCall(device, &random)
         case .range: try range(device, &random)
         case .badRange: try badRange(device, &random)

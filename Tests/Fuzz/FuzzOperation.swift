@@ -18,7 +18,7 @@ public struct FuzzOperation: Hashable, Sendable, CustomStringConvertible {
         // The guest
         case access, signal, slot, nap
         // The emulation descriptor
-        case serve, read, write, exchange, poll, nonblocking, badEmulationCall
+        case serve, read, write, exchange, poll, nonblocking, coalesce, badEmulationCall
         // The control descriptor
         case range, badRange, timeout, onClose, park, resume, info, badControlCall
         // Who holds what
@@ -32,7 +32,8 @@ public struct FuzzOperation: Hashable, Sendable, CustomStringConvertible {
     /// How often each comes, of the sum of all.
     static let weights: [(Kind, Int)] = [
         (.access, 60), (.signal, 14), (.slot, 3), (.nap, 6),
-        (.serve, 24), (.read, 20), (.write, 24), (.exchange, 14), (.poll, 6), (.nonblocking, 2), (.badEmulationCall, 4),
+        (.serve, 24), (.read, 20), (.write, 24), (.exchange, 14), (.poll, 6), (.nonblocking, 2), (.coalesce, 3),
+        (.badEmulationCall, 4),
         (.range, 12), (.badRange, 4), (.timeout, 2), (.onClose, 3), (.park, 2), (.resume, 2), (.info, 3),
         (.badControlCall, 4),
         (.open, 12), (.close, 8), (.duplicate, 3), (.pass, 2), (.fork, 1), (.endFork, 2), (.foreignCall, 1),

@@ -22,7 +22,7 @@ extension Model {
         let device = devices[index]
         guard let piece = device.outstanding[reply.seq], Int(reply.len) == piece.fragment.length,
             reply.type == UInt16(piece.isStore ? KVM_USER_STORE : KVM_USER_LOAD),
-            device.ranges[reply.seq] == reply.range_id, reply.flags & ~KVM_USER_REQUEST_FLAGS == 0
+            device.ranges[reply.seq] == reply.range_id, reply.flags & ~CKVMUSER_REPLY_FLAGS == 0
         else { return .invalid }
         guard device.mayRetire(piece, now) else { return .accepted }
         return piece.done != nil && !device.mayAbandon ? .stale : .acceptedOrStale
@@ -43,13 +43,26 @@ extension Model {
             try demand(
                 verdict == .accepted || verdict == .acceptedOrStale,
                 "the kernel took \(reply.summary), which is \(verdict)")
-            let piece = device.outstanding.removeValue(forKey: reply.seq)
-            if device.mayAbandon { device.replies.insert(reply.data) }
-            piece?.reply = piece?.isStore == true ? 0 : reply.data
-            device.order.removeAll { $0 === piece }
+            if reply.flags & KVM_USER_REPLY_CUMULATIVE != 0 { acknowledgeStores(before: reply.seq, device) }
+            complete(reply.seq, with: reply.data, device)
         }
         guard taken < replies.count else { return }
         try refused(replies[taken], readable: taken < whole, device, taken > 0 ? nil : result)
+    }
+
+    /// A request has its reply.
+    private func complete(_ sequence: UInt64, with data: UInt64, _ device: DeviceModel) {
+        guard let piece = device.outstanding.removeValue(forKey: sequence) else { return }
+        if device.mayAbandon { device.replies.insert(data) }
+        piece.reply = piece.isStore ? 0 : data
+        device.order.removeAll { $0 === piece }
+    }
+
+    /// A cumulative reply was taken: every store that was read before its request has one too.
+    private func acknowledgeStores(before sequence: UInt64, _ device: DeviceModel) {
+        for piece in device.order.prefix(while: { $0.sequence != sequence }) where piece.isStore {
+            if let older = piece.sequence { complete(older, with: 0, device) }
+        }
     }
 
     /// The kernel stopped at this reply; `error` is what it said, if that was the first.

@@ -8,6 +8,7 @@
 #include <linux/kthread.h>
 #include <linux/prandom.h>
 
+#include "../image.c"
 #include "../shadow.c"
 #include "fault.h"
 

@@ -17,12 +17,17 @@ static const unsigned long CKVMUSER_RESUME = KVM_DEV_USER_RESUME;
 static const unsigned long CKVMUSER_EXCHANGE = KVM_DEV_USER_EXCHANGE;
 static const unsigned long CKVMUSER_SHADOW_SIZE = KVM_DEV_USER_SHADOW_SIZE;
 static const unsigned long CKVMUSER_SHADOW_CTRL = KVM_DEV_USER_SHADOW_CTRL;
+static const unsigned long CKVMUSER_COALESCE = KVM_DEV_USER_COALESCE;
 
 // Swift imports no constant whose type a suffix gives.
 static const unsigned long long CKVMUSER_FEATURE_ON_CLOSE = KVM_USER_FEATURE_ON_CLOSE;
 static const unsigned long long CKVMUSER_FEATURE_PARK = KVM_USER_FEATURE_PARK;
 static const unsigned long long CKVMUSER_FEATURE_EXCHANGE = KVM_USER_FEATURE_EXCHANGE;
 static const unsigned long long CKVMUSER_FEATURE_SHADOW = KVM_USER_FEATURE_SHADOW;
+static const unsigned long long CKVMUSER_FEATURE_CUMULATIVE = KVM_USER_FEATURE_CUMULATIVE;
+static const unsigned long long CKVMUSER_FEATURE_COALESCE = KVM_USER_FEATURE_COALESCE;
+static const unsigned int CKVMUSER_REPLY_FLAGS = KVM_USER_REPLY_FLAGS;
+static const unsigned long long CKVMUSER_MAX_COALESCE_NS = KVM_USER_MAX_COALESCE_NS;
 
 _Static_assert(sizeof(struct kvm_dev_user_info) == 40, "kvm_dev_user_info");
 _Static_assert(sizeof(struct kvm_dev_user_emulation_fd) == 8, "kvm_dev_user_emulation_fd");
@@ -33,6 +38,7 @@ _Static_assert(sizeof(struct kvm_dev_user_resume) == 24, "kvm_dev_user_resume");
 _Static_assert(sizeof(struct kvm_dev_user_exchange) == 32, "kvm_dev_user_exchange");
 _Static_assert(sizeof(struct kvm_user_shadow_entry) == 32, "kvm_user_shadow_entry");
 _Static_assert(sizeof(struct kvm_dev_user_shadow_ctrl) == 16, "kvm_dev_user_shadow_ctrl");
+_Static_assert(sizeof(struct kvm_dev_user_coalesce) == 16, "kvm_dev_user_coalesce");
 _Static_assert(sizeof(struct kvm_user_request) == 40, "kvm_user_request");
 
 #endif

@@ -67,6 +67,18 @@
  * define KVM_USER_FEATURE_SHADOW - KVM_DEV_USER_SHADOW_SIZE and _CTRL are there
  */
 #define KVM_USER_FEATURE_SHADOW		(1ULL << 3)
+/**
+ * define KVM_USER_FEATURE_CUMULATIVE - KVM_USER_REPLY_CUMULATIVE is there
+ */
+#define KVM_USER_FEATURE_CUMULATIVE	(1ULL << 4)
+/**
+ * define KVM_USER_FEATURE_COALESCE - KVM_DEV_USER_COALESCE is there
+ */
+#define KVM_USER_FEATURE_COALESCE	(1ULL << 5)
+/**
+ * define KVM_USER_FEATURE_RING - KVM_DEV_USER_RING and _RING_ENTER are there
+ */
+#define KVM_USER_FEATURE_RING		(1ULL << 6)
 
 /**
  * struct kvm_dev_user_info - what this device offers (KVM_DEV_USER_INFO)
@@ -219,6 +231,18 @@ struct kvm_dev_user_resume {
 #define KVM_USER_REQUEST_FLAGS	KVM_USER_REQUEST_REDELIVERED
 
 /**
+ * define KVM_USER_REPLY_CUMULATIVE - flag of a reply for more than its request
+ *
+ * It acknowledges every store as well that was read before its request.
+ */
+#define KVM_USER_REPLY_CUMULATIVE	(1U << 1)
+
+/**
+ * define KVM_USER_REPLY_FLAGS - all flags of a reply.
+ */
+#define KVM_USER_REPLY_FLAGS	(KVM_USER_REQUEST_FLAGS | KVM_USER_REPLY_CUMULATIVE)
+
+/**
  * struct kvm_user_request - a guest access, and the reply to it
  * @seq: names the request; unique in the device's life and never 0.  Nothing
  *	else may be concluded from it
@@ -230,7 +254,7 @@ struct kvm_dev_user_resume {
  * @type: KVM_USER_LOAD or KVM_USER_STORE
  * @len: bytes, 1 to 8.  A 16-byte access comes as two requests, and one that
  *	crosses a page comes in two parts of whatever size, 3 + 5 say
- * @flags: KVM_USER_REQUEST_FLAGS
+ * @flags: KVM_USER_REQUEST_FLAGS; in a reply KVM_USER_REPLY_FLAGS
  *
  * read(2) gives an array of requests, write(2) takes an array of replies: the
  * request with @data filled in.  A store must be replied to as well; the reply
@@ -266,6 +290,99 @@ struct kvm_dev_user_exchange {
 	__u64 requests;
 	__u32 nr_replies;
 	__u32 nr_requests;
+	__u32 flags;
+	__u32 pad;
+};
+
+/**
+ * define KVM_USER_MAX_COALESCE_NS - longest that stores are held back, 1 s
+ */
+#define KVM_USER_MAX_COALESCE_NS	1000000000ULL
+
+/**
+ * struct kvm_dev_user_coalesce - for KVM_DEV_USER_COALESCE
+ * @ns: how long a store may be held back, 1 to KVM_USER_MAX_COALESCE_NS
+ * @stores: how many wake a thread at once, at least 1; 0, with @ns 0 (default):
+ *	every one does
+ * @pad: must be 0
+ */
+struct kvm_dev_user_coalesce {
+	__u64 ns;
+	__u32 stores;
+	__u32 pad;
+};
+
+/**
+ * define KVM_USER_RING_OFFSET - where mmap(2) of the emulation descriptor has the ring.
+ */
+#define KVM_USER_RING_OFFSET	(1ULL << 32)
+
+/**
+ * define KVM_USER_RING_STRIDE - bytes from one entry of the ring to the next.
+ */
+#define KVM_USER_RING_STRIDE	64
+
+/**
+ * define KVM_USER_RING_NEED_ENTER - flag: a vCPU sleeps, replies need KVM_DEV_USER_RING_ENTER
+ */
+#define KVM_USER_RING_NEED_ENTER	(1U << 0)
+
+/**
+ * struct kvm_user_ring - the beginning of the ring's memory
+ * @request_head: requests given since the ring was made; the kernel counts
+ * @reply_tail: replies that the kernel has looked at
+ * @refused: how many of them it did not take, for what write(2) says EINVAL or
+ *	ESTALE to
+ * @flags: KVM_USER_RING_NEED_ENTER
+ * @kernel_pad: 0
+ * @request_tail: requests that the process has taken; the process counts
+ * @reply_head: replies that it has given
+ * @process_pad: not looked at
+ *
+ * All of them wrap at 2^32.  Request n is &struct kvm_user_request number
+ * n modulo @entries, KVM_USER_RING_STRIDE bytes each, at @requests_offset, and so are
+ * replies at @replies_offset; &struct kvm_dev_user_ring tells these three.  Who
+ * counts stores the entry first, then the count, as a release; who reads
+ * the count does so as an acquire.
+ */
+struct kvm_user_ring {
+	__u32 request_head;
+	__u32 reply_tail;
+	__u32 refused;
+	__u32 flags;
+	__u32 kernel_pad[12];
+	__u32 request_tail;
+	__u32 reply_head;
+	__u32 process_pad[14];
+};
+
+/**
+ * struct kvm_dev_user_ring - for KVM_DEV_USER_RING, which fills it in
+ * @size: bytes to map at KVM_USER_RING_OFFSET
+ * @entries: how many requests the ring has room for, and how many replies
+ * @requests_offset: where the requests begin, in bytes
+ * @replies_offset: where the replies begin, in bytes
+ * @pad: 0
+ */
+struct kvm_dev_user_ring {
+	__u64 size;
+	__u32 entries;
+	__u32 requests_offset;
+	__u32 replies_offset;
+	__u32 pad;
+};
+
+/**
+ * define KVM_USER_RING_ENTER_WAIT - flag: wait until there is a request
+ */
+#define KVM_USER_RING_ENTER_WAIT	(1U << 0)
+
+/**
+ * struct kvm_dev_user_ring_enter - for KVM_DEV_USER_RING_ENTER
+ * @flags: KVM_USER_RING_ENTER_WAIT or 0
+ * @pad: must be 0
+ */
+struct kvm_dev_user_ring_enter {
 	__u32 flags;
 	__u32 pad;
 };
@@ -413,5 +530,38 @@ struct kvm_dev_user_shadow_ctrl {
  * empties the map; the image stays.
  */
 #define KVM_DEV_USER_SHADOW_CTRL	_IOW(KVMIO, 0xfa, struct kvm_dev_user_shadow_ctrl)
+
+/**
+ * define KVM_DEV_USER_COALESCE - wake a thread once for several stores
+ *
+ * Takes a &struct kvm_dev_user_coalesce.  A thread that waits in read(2), poll(2) or
+ * KVM_DEV_USER_EXCHANGE is woken when so many posted stores are pending, or when
+ * one of them has been for so long; at once for a load, for a store without space
+ * and for a shadow load that waits for stores.  A call that need not wait gets all
+ * that is pending, as ever.  The last close switches it off.
+ */
+#define KVM_DEV_USER_COALESCE		_IOW(KVMIO, 0xfb, struct kvm_dev_user_coalesce)
+
+/**
+ * define KVM_DEV_USER_RING - have requests and replies in shared memory
+ *
+ * Fills in a &struct kvm_dev_user_ring.  Until the last close, requests are then
+ * given in a &struct kvm_user_ring, as soon as they are accepted, and read(2) and
+ * KVM_DEV_USER_EXCHANGE are EBUSY; replies are taken from there, and by write(2).  The
+ * kernel looks at replies when a vCPU accesses the device or waits awake; while
+ * KVM_USER_RING_NEED_ENTER is set a vCPU sleeps, and KVM_DEV_USER_RING_ENTER is needed:
+ * it has to be looked at, after a full barrier, when replies were given.  EBUSY: there
+ * is a ring, or one from before the last close is mapped somewhere.
+ */
+#define KVM_DEV_USER_RING		_IOR(KVMIO, 0xfc, struct kvm_dev_user_ring)
+
+/**
+ * define KVM_DEV_USER_RING_ENTER - have replies looked at, and wait for requests
+ *
+ * Takes a &struct kvm_dev_user_ring_enter.  With KVM_USER_RING_ENTER_WAIT, and if the
+ * descriptor is not non-blocking, it returns when request_head is not what the
+ * process has in request_tail.  EINVAL: there is no ring.  EINTR: a signal.
+ */
+#define KVM_DEV_USER_RING_ENTER		_IOW(KVMIO, 0xfd, struct kvm_dev_user_ring_enter)
 
 #endif /* _UAPI_LINUX_KVM_USER_H */

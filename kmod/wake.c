@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * When a thread that waits for requests is woken: at once, or once for several
+ * stores, as network cards raise interrupts (KVM_DEV_USER_COALESCE).
+ */
+#include <linux/poll.h>
+
+#include "device.h"
+
+/**
+ * kvm_user_wake_reader - wake a thread that waits for requests
+ * @dev: the device; what the thread waits for has been done under queue.lock
+ */
+void kvm_user_wake_reader(struct kvm_user_device *dev)
+{
+	if (wq_has_sleeper(&dev->readable))
+		wake_up_interruptible_poll(&dev->readable, EPOLLIN | EPOLLRDNORM);
+}
+
+/**
+ * kvm_user_ready - are there requests for a thread that waits?
+ * @dev: the device; without queue.lock the answer is a guess
+ *
+ * Return: whether one can be given now, or was given in the ring and not taken.
+ */
+bool kvm_user_ready(const struct kvm_user_device *dev)
+{
+	/* After the VM's end, the ring is not filled any more. */
+	if (READ_ONCE(dev->ring.active) && kvm_user_ring_unread(dev))
+		return true;
+	return kvm_user_queue_readable(&dev->queue);
+}
+
+static enum hrtimer_restart kvm_user_coalesce_expired(struct hrtimer *timer)
+{
+	struct kvm_user_device *dev =
+		container_of(timer, struct kvm_user_device, coalesce_timer);
+
+	/*
+	 * A store that finds the timer armed came before this: the thread sees it.
+	 * The barrier in wq_has_sleeper() pairs with the one in kvm_user_hold_back().
+	 */
+	WRITE_ONCE(dev->coalesce_armed, false);
+	kvm_user_wake_reader(dev);
+	return HRTIMER_NORESTART;
+}
+
+/**
+ * kvm_user_wake_init - nobody waits for requests yet
+ * @dev: a new device
+ */
+void kvm_user_wake_init(struct kvm_user_device *dev)
+{
+	init_waitqueue_head(&dev->readable);
+	hrtimer_init(&dev->coalesce_timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
+	dev->coalesce_timer.function = kvm_user_coalesce_expired;
+}
+
+static void kvm_user_coalesce_disarm(struct kvm_user_device *dev)
+{
+	if (READ_ONCE(dev->coalesce_armed)) {
+		WRITE_ONCE(dev->coalesce_armed, false);
+		hrtimer_try_to_cancel(&dev->coalesce_timer);
+	}
+}
+
+/**
+ * kvm_user_hold_back - may a store that was just posted wait for more of them?
+ * @dev: the device, with queue.lock held
+ *
+ * Return: true if no thread is to be woken for it now; in time one will be.
+ */
+bool kvm_user_hold_back(struct kvm_user_device *dev)
+{
+	u32 count = dev->ring.active ? kvm_user_ring_unread(dev) : dev->queue.posted;
+
+	lockdep_assert_held(&dev->queue.lock);
+
+	if (count >= dev->coalesce_stores) {
+		kvm_user_coalesce_disarm(dev);
+		return false;
+	}
+	/* Has a full barrier: the store is in the queue before @coalesce_armed is read. */
+	if (wq_has_sleeper(&dev->readable) && !READ_ONCE(dev->coalesce_armed)) {
+		WRITE_ONCE(dev->coalesce_armed, true);
+		hrtimer_start(&dev->coalesce_timer, ns_to_ktime(dev->coalesce_ns),
+			      HRTIMER_MODE_REL);
+	}
+	return true;
+}
+
+/**
+ * kvm_user_coalesce - set when stores wake a thread (KVM_DEV_USER_COALESCE)
+ * @dev: the device
+ * @ns: longest time that one is held back
+ * @stores: how many wake at once; 0, with @ns 0: each
+ *
+ * Return: 0 or -EINVAL.
+ */
+int kvm_user_coalesce(struct kvm_user_device *dev, u64 ns, u32 stores)
+{
+	if (!ns != !stores || ns > KVM_USER_MAX_COALESCE_NS)
+		return -EINVAL;
+	spin_lock(&dev->queue.lock);
+	dev->coalesce_ns = ns;
+	dev->coalesce_stores = stores;
+	kvm_user_coalesce_disarm(dev);
+	spin_unlock(&dev->queue.lock);
+	/* What was held back was so by the old rule. */
+	kvm_user_wake_reader(dev);
+	return 0;
+}
+
+/**
+ * kvm_user_wake_reset - the emulation descriptor is closed
+ * @dev: the device, which nobody reads
+ */
+void kvm_user_wake_reset(struct kvm_user_device *dev)
+{
+	kvm_user_coalesce(dev, 0, 0);
+	hrtimer_cancel(&dev->coalesce_timer);
+}
