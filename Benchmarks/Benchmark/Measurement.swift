@@ -28,22 +28,31 @@ struct Measurement {
         }
     }
 
-    /// All passes.
-    func row(wakeupPreemption: Bool) throws -> Row {
+    /// The measured pass: some rounds after a warm-up.
+    func rounds(_ number: Int) throws -> (values: [Double], spent: CPUClocks) {
         let warmup = scenario.operation.work(count: plan.warmup, width: scenario.width, bus: scenario.bus)
         _ = try run(warmup.full, of: warmup)
-        var rounds: [Double] = []
+        var values: [Double] = []
         var spent = CPUClocks()
-        let before = testbed.counted
-        for _ in 0..<plan.rounds {
+        for _ in 0..<number {
             let empty = try run(work.empty, of: work)
             let start = clocks
             let full = try run(work.full, of: work)
             spent += clocks - start
-            rounds.append((Double(full) - Double(empty)) * unitsPerTick / perRound)
+            values.append((Double(full) - Double(empty)) * unitsPerTick / perRound)
         }
-        var row = Row(scenario, wakeupPreemption: wakeupPreemption, rounds: rounds)
-        row.cpuTime = spent.perAccess(perRound * Double(plan.rounds), hasKernel: plan.mode == .time)
+        return (values, spent)
+    }
+
+    /// All passes.
+    ///
+    /// - Parameter earlier: rounds that have been measured already.
+    func row(wakeupPreemption: Bool, after earlier: [Double]) throws -> Row {
+        let before = testbed.counted
+        let number = plan.rounds - earlier.count
+        let (values, spent) = try rounds(number)
+        var row = Row(scenario, wakeupPreemption: wakeupPreemption, rounds: earlier + values)
+        row.cpuTime = spent.perAccess(perRound * Double(number), hasKernel: plan.mode == .time)
         let after = testbed.counted
         if after.batches > before.batches {
             row.requestsPerRead = Double(after.requests - before.requests) / Double(after.batches - before.batches)
