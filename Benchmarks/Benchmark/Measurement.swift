@@ -3,7 +3,9 @@
 // How a row is measured: passes over the same scenario, each for one kind of figure.
 
 import CBenchmark
+import Glibc
 import GuestPrograms
+import Histogram
 import SystemPackage
 
 /// Measures one scenario.
@@ -26,43 +28,53 @@ struct Measurement {
         }
     }
 
-    /// All passes.
-    func row(wakeupPreemption: Bool) throws -> Row {
+    /// The measured pass: some rounds after a warm-up.
+    func rounds(_ number: Int) throws -> (values: [Double], spent: CPUClocks) {
         let warmup = scenario.operation.work(count: plan.warmup, width: scenario.width, bus: scenario.bus)
         _ = try run(warmup.full, of: warmup)
-        var rounds: [Double] = []
-        var cpuTime = (vmm: 0.0, emulation: 0.0)
-        let before = testbed.counted
-        for _ in 0..<plan.rounds {
+        var values: [Double] = []
+        var spent = CPUClocks()
+        for _ in 0..<number {
             let empty = try run(work.empty, of: work)
-            let (vmm, emulation) = self.cpuTime
+            let start = clocks
             let full = try run(work.full, of: work)
-            cpuTime.vmm += self.cpuTime.vmm - vmm
-            cpuTime.emulation += self.cpuTime.emulation - emulation
-            rounds.append((Double(full) - Double(empty)) * unitsPerTick / perRound)
+            spent += clocks - start
+            values.append((Double(full) - Double(empty)) * unitsPerTick / perRound)
         }
-        var row = Row(scenario, wakeupPreemption: wakeupPreemption, rounds: rounds)
+        return (values, spent)
+    }
+
+    /// All passes.
+    ///
+    /// - Parameter earlier: rounds that have been measured already.
+    func row(wakeupPreemption: Bool, after earlier: [Double]) throws -> Row {
+        let before = testbed.counted
+        let number = plan.rounds - earlier.count
+        let (values, spent) = try rounds(number)
+        var row = Row(scenario, wakeupPreemption: wakeupPreemption, rounds: earlier + values)
+        row.cpuTime = spent.perAccess(perRound * Double(number), hasKernel: plan.mode == .time)
         let after = testbed.counted
         if after.batches > before.batches {
             row.requestsPerRead = Double(after.requests - before.requests) / Double(after.batches - before.batches)
         }
         row.counts = try countingPass()
         row.latency = try latencyPass()
+        if plan.stages, scenario.hasStages { row.stages = try stagePass(value: row.value) }
         return row
     }
 
     /// Accesses of a round, on all vCPUs.
     private var perRound: Double { Double(work.accesses * scenario.vcpus) }
 
-    private var cpuTime: (vmm: Double, emulation: Double) {
-        (Double(cbench_cpu_time(0)), testbed.emulation.process.map { Double(cbench_cpu_time($0)) } ?? 0)
-    }
+    private var clocks: CPUClocks { CPUClocks(and: testbed.emulation.process) }
 
     /// Runs the guest's program and checks that the device has seen all of it.
     private func run(_ extent: Operation.Extent, of work: Operation.Work) throws -> UInt64 {
         let before = testbed.counted
         let ticks = try testbed.run(work.program, extent, seed: plan.seed)
-        if extent == work.full, let stores = work.stores { try check(stores, work.accesses - stores, since: before.stores, before.loads) }
+        if extent == work.full, let stores = work.stores {
+            try check(stores, work.accesses - stores, since: before.stores, before.loads)
+        }
         return ticks
     }
 
@@ -83,6 +95,10 @@ struct Measurement {
 
     private func countingPass() throws -> Row.Counts {
         let counters = try EventCounters(and: testbed.emulation.process)
+        defer {
+            counters.close()
+            EventCounters.settle()
+        }
         let full = try counters.count { _ = try run(work.full, of: work) }
         let empty = try counters.count { _ = try run(work.empty, of: work) }
         func perAccess(_ event: EventCounters.Event) -> Double {
@@ -93,10 +109,59 @@ struct Measurement {
             wakeups: perAccess(.wakeups))
     }
 
+    // MARK: Stages
+
+    /// Where the cost lies; the rest of `value` is the last stage.
+    private func stagePass(value: Double) throws -> [Row.Stage] {
+        guard let emulation = testbed.emulation.process else { return [] }
+        let trace = try EventTrace()
+        var breakdown = StageBreakdown(vmm: Int(getpid()), emulation: Int(emulation))
+        let count = 200
+        let work = scenario.operation.work(count: count, width: scenario.width, bus: scenario.bus)
+        _ = try run(work.full, of: work)
+        let plain = try run(work.full, of: work)
+        for group in StageBreakdown.groups {
+            var traced: UInt64 = 0
+            let events = try trace.trace(group) { traced = try run(work.full, of: work) }
+            guard !events.isEmpty else { continue }
+            let cost = (Double(traced) - Double(plain)) / Double(events.count)
+            for name in Set(events.map(\.name)) { breakdown.costs[name] = cost }
+        }
+        let events = try trace.trace(StageBreakdown.groups.flatMap { $0 }) { _ = try run(work.full, of: work) }
+        var stages = breakdown.usualStages(events).map { Row.Stage(name: $0.name, value: $0.ticks * unitsPerTick) }
+        stages.append(Row.Stage(name: "rest", value: value - stages.map(\.value).reduce(0, +)))
+        return stages
+    }
+
     // MARK: Latency
 
     /// Single accesses by the guest's clock; nil for those that no program times.
     private func latencyPass() throws -> Row.Latency? {
-        nil
+        let interval = plan.rate.map { ticksPerSecond / $0 } ?? 0
+        guard
+            let work = scenario.operation.timedWork(
+                count: plan.count, interval: UInt64(interval), width: scenario.width, bus: scenario.bus)
+        else { return nil }
+        _ = try run(work.full, of: work)
+        // Five digits: every count of instructions in question is a bucket of its own.
+        var histogram = Histogram<UInt32>(highestTrackableValue: 1 << 40, numberOfSignificantValueDigits: .five)
+        for index in 0..<scenario.vcpus {
+            for ticks in try testbed.values(of: index) { histogram.record(ticks) }
+        }
+        return Row.Latency(histogram, unitsPerTick: unitsPerTick)
+    }
+
+    private var ticksPerSecond: Double { 1e9 / unitsPerTick }
+}
+
+extension Row.Latency {
+    /// The usual percentiles.
+    init(_ histogram: Histogram<UInt32>, unitsPerTick: Double) {
+        let quantiles: [(String, UInt64)] = [
+            ("p50", histogram.valueAtPercentile(50)), ("p90", histogram.valueAtPercentile(90)),
+            ("p99", histogram.valueAtPercentile(99)), ("p99.9", histogram.valueAtPercentile(99.9)),
+            ("max", histogram.maxRecorded),
+        ]
+        percentiles = quantiles.map { Percentile(name: $0.0, value: Double($0.1) * unitsPerTick) }
     }
 }
