@@ -23,7 +23,9 @@ static void kvm_user_begin(const struct kvm_vcpu *vcpu, const struct kvm_user_ta
 {
 	struct kvm_user_access *access = &target->dev->scores[vcpu->vcpu_idx].running;
 
-	kvm_user_unpark(vcpu, target);
+	/* Only this vCPU parks here. */
+	if (READ_ONCE(target->dev->scores[vcpu->vcpu_idx].is_parked))
+		kvm_user_unpark(vcpu, target);
 	access->addr = target->addr;
 	access->left = READ_ONCE(target->dev->timeout);
 }
@@ -158,6 +160,8 @@ static bool kvm_user_shadow_load(struct kvm_vcpu *vcpu, const struct kvm_user_ta
 	struct kvm_user_score *score = &dev->scores[vcpu->vcpu_idx];
 	int ret;
 
+	if (!rcu_access_pointer(dev->shadow.map))
+		return false;
 	for (;;) {
 		/* Before the read: what the process wrote before its replies is seen. */
 		bool done = kvm_user_score_stores_done(score);
@@ -183,6 +187,26 @@ static bool kvm_user_shadow_load(struct kvm_vcpu *vcpu, const struct kvm_user_ta
 	return true;
 }
 
+/* Has the emulation process answer a load; false if the VMM is to. */
+static bool kvm_user_forward_load(struct kvm_vcpu *vcpu,
+				  const struct kvm_user_target *target, int len, void *val,
+				  u64 *data, bool may_leave)
+{
+	struct kvm_user_request request =
+		kvm_user_request(vcpu, target, KVM_USER_LOAD, len);
+
+	switch (kvm_user_forward(vcpu, target, &request, val, may_leave)) {
+	case KVM_USER_LEFT:
+		return false;
+	case KVM_USER_SLEEPS:
+		*data = target->dev->scores[request.cpu].running.data;
+		return true;
+	default:
+		*data = KVM_USER_ALL_ONES_DATA;
+		return true;
+	}
+}
+
 /**
  * kvm_user_load - a guest loads from a device
  * @vcpu: the current vCPU, in its section of kvm->srcu
@@ -195,24 +219,14 @@ static bool kvm_user_shadow_load(struct kvm_vcpu *vcpu, const struct kvm_user_ta
 int kvm_user_load(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, int len,
 		  void *val)
 {
-	struct kvm_user_request request =
-		kvm_user_request(vcpu, target, KVM_USER_LOAD, len);
 	bool waited = false;
 	u64 data;
 
 	kvm_user_begin(vcpu, target);
-	if (!kvm_user_shadow_load(vcpu, target, len, &data, &waited)) {
-		/* A wait has left kvm->srcu: KVM's bus may not be walked further (B1). */
-		switch (kvm_user_forward(vcpu, target, &request, val, !waited)) {
-		case KVM_USER_LEFT:
-			return -EOPNOTSUPP;
-		case KVM_USER_SLEEPS:
-			data = target->dev->scores[request.cpu].running.data;
-			break;
-		default:
-			data = KVM_USER_ALL_ONES_DATA;
-		}
-	}
+	/* A wait has left kvm->srcu: KVM's bus may not be walked further (B1). */
+	if (!kvm_user_shadow_load(vcpu, target, len, &data, &waited) &&
+	    !kvm_user_forward_load(vcpu, target, len, val, &data, !waited))
+		return -EOPNOTSUPP;
 	memcpy(val, &data, len);
 	return 0;
 }

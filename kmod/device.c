@@ -132,7 +132,7 @@ static void kvm_user_destroy(struct kvm_device *kvm_dev)
 	/* No reply can come from here on: all that is pending may be read. */
 	dev->queue.sent_limit = U32_MAX;
 	spin_unlock(&dev->queue.lock);
-	wake_up_all(&dev->readable);
+	kvm_user_wake_all(dev);
 
 	kvm_user_device_put(dev);
 	kfree(kvm_dev);

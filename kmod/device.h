@@ -31,6 +31,7 @@
 #include <linux/kref.h>
 #include <linux/kvm_host.h>
 #include <linux/mutex.h>
+#include <linux/rcuwait.h>
 #include <linux/wait.h>
 
 #include "queue.h"
@@ -41,6 +42,9 @@
 #define KVM_USER_MAX_RANGES	64
 
 #define KVM_USER_ALL_ONES_DATA	(~0ULL)
+
+/* Requests that are taken at a time. */
+#define KVM_USER_BATCH		16
 
 #define KVM_USER_MIN_DEPTH	1
 #define KVM_USER_MAX_DEPTH	4096
@@ -73,9 +77,13 @@ struct kvm_user_device {
 	struct kvm_user_placement *ranges[KVM_USER_MAX_RANGES];
 
 	struct mutex read_mutex;	/* one reader at a time takes and copies */
-	wait_queue_head_t readable;
+	struct kvm_user_request batch[KVM_USER_BATCH];	/* what it copies */
+	struct rcuwait reader;		/* of the first thread that waits in read: ... */
+	atomic_t reader_claimed;	/* ... cheaper to wake than the others and poll, ... */
+	wait_queue_head_t readable;	/* ... who wait here */
 	struct kvm_user_shadow shadow;	/* has its own lock */
 	struct kvm_user_ring_state ring;
+	atomic_t nr_readers;		/* threads that wait in read */
 	atomic_t nr_sleepers;		/* vCPUs that do not look at the ring */
 	u64 reader_spin;		/* how long a reader waits awake, in ns; no lock */
 
@@ -86,8 +94,7 @@ struct kvm_user_device {
 	u32 on_close;			/* what accesses get while there is no ... */
 	bool open;			/* ... emulation descriptor */
 	bool dead;			/* the VM is gone */
-	bool stalled;			/* timed out, and no sign of life since */
-	u32 nr_readers;			/* threads that wait in read */
+	bool stalled;			/* timed out, no sign of life since; read without */
 	u32 coalesce_stores;		/* so many wake a reader, 0: each */
 	u64 coalesce_ns;		/* or one that waited for so long */
 	u64 counters[KVM_USER_NR_COUNTERS];
@@ -130,6 +137,7 @@ u32 kvm_user_abort(struct kvm_user_device *dev);
 /* wake.c */
 void kvm_user_wake_init(struct kvm_user_device *dev);
 void kvm_user_wake_reader(struct kvm_user_device *dev);
+void kvm_user_wake_all(struct kvm_user_device *dev);
 bool kvm_user_hold_back(struct kvm_user_device *dev);
 int kvm_user_coalesce(struct kvm_user_device *dev, u64 ns, u32 stores);
 void kvm_user_wake_reset(struct kvm_user_device *dev);

@@ -14,14 +14,13 @@
 #include "device.h"
 #include "trace.h"
 
-/* Requests copied at a time, on the stack. */
-#define KVM_USER_BATCH	16
-
 #define KVM_USER_REQUEST_SIZE	sizeof(struct kvm_user_request)
 
 /* The emulation process did something: it does not hang (B3). */
 static void kvm_user_alive(struct kvm_user_device *dev)
 {
+	if (!READ_ONCE(dev->stalled))
+		return;
 	spin_lock(&dev->queue.lock);
 	dev->stalled = false;
 	spin_unlock(&dev->queue.lock);
@@ -33,14 +32,16 @@ static void kvm_user_alive(struct kvm_user_device *dev)
  */
 static bool kvm_user_readable(struct kvm_user_device *dev)
 {
-	bool readable;
+	if (READ_ONCE(dev->queue.nr_sent) < READ_ONCE(dev->queue.sent_limit))
+		kvm_user_alive(dev);
+	return kvm_user_ready(dev) || READ_ONCE(dev->dead);
+}
 
-	spin_lock(&dev->queue.lock);
-	if (dev->queue.nr_sent < dev->queue.sent_limit)
-		dev->stalled = false;
-	readable = kvm_user_ready(dev) || dev->dead;
-	spin_unlock(&dev->queue.lock);
-	return readable;
+/* The first thread that waits: alone, mostly. */
+static int kvm_user_wait_alone(struct kvm_user_device *dev)
+{
+	return rcuwait_wait_event(&dev->reader, kvm_user_readable(dev), TASK_INTERRUPTIBLE) ?
+		-ERESTARTSYS : 0;
 }
 
 /**
@@ -52,62 +53,128 @@ static bool kvm_user_readable(struct kvm_user_device *dev)
 int kvm_user_wait_readable(struct kvm_user_device *dev)
 {
 	u64 begin = kvm_user_spin_begin();
-	int ret;
+	int ret = 0;
 
-	spin_lock(&dev->queue.lock);
-	dev->nr_readers++;
-	spin_unlock(&dev->queue.lock);
-
-	kvm_user_spin_reader(dev);
-	ret = wait_event_interruptible_exclusive(dev->readable, kvm_user_readable(dev));
+	atomic_inc(&dev->nr_readers);
+	if (!kvm_user_spin_reader(dev)) {
+		if (!atomic_xchg(&dev->reader_claimed, 1)) {
+			ret = kvm_user_wait_alone(dev);
+			atomic_set_release(&dev->reader_claimed, 0);
+		} else {
+			ret = wait_event_interruptible_exclusive(dev->readable,
+								 kvm_user_readable(dev));
+		}
+	}
+	atomic_dec(&dev->nr_readers);
 	kvm_user_spin_adapt(&dev->reader_spin, begin);
-
-	spin_lock(&dev->queue.lock);
-	dev->nr_readers--;
-	spin_unlock(&dev->queue.lock);
 	return ret;
 }
 
-/* Commits the first @count requests of a batch, and puts the rest back. */
-static void kvm_user_sent(struct kvm_user_device *dev,
-			  const struct kvm_user_request *batch, u32 count, u32 taken)
+/*
+ * Copies of single requests, by words: a string instruction costs more than that.
+ * An iterator over one buffer, as read(2) and KVM_DEV_USER_EXCHANGE have, tells where
+ * it is.
+ */
+struct kvm_user_words {
+	u64 word[KVM_USER_REQUEST_SIZE / sizeof(u64)];
+};
+
+static bool kvm_user_copy_out(const struct kvm_user_request *request, struct iov_iter *to)
+{
+	const struct kvm_user_words *from = (const void *)request;
+	struct kvm_user_words __user *user;
+
+	if (!iter_is_ubuf(to))
+		return copy_to_iter(request, sizeof(*request), to) == sizeof(*request);
+	user = to->ubuf + to->iov_offset;
+	if (!user_write_access_begin(user, sizeof(*user)))
+		return false;
+	unsafe_put_user(from->word[0], &user->word[0], fault);
+	unsafe_put_user(from->word[1], &user->word[1], fault);
+	unsafe_put_user(from->word[2], &user->word[2], fault);
+	unsafe_put_user(from->word[3], &user->word[3], fault);
+	unsafe_put_user(from->word[4], &user->word[4], fault);
+	user_write_access_end();
+	iov_iter_advance(to, sizeof(*request));
+	return true;
+fault:
+	user_write_access_end();
+	return false;
+}
+
+static bool kvm_user_copy_in(struct kvm_user_request *reply, struct iov_iter *from)
+{
+	struct kvm_user_words *to = (void *)reply;
+	const struct kvm_user_words __user *user;
+
+	if (!iter_is_ubuf(from))
+		return copy_from_iter(reply, sizeof(*reply), from) == sizeof(*reply);
+	user = from->ubuf + from->iov_offset;
+	if (!user_read_access_begin(user, sizeof(*user)))
+		return false;
+	unsafe_get_user(to->word[0], &user->word[0], fault);
+	unsafe_get_user(to->word[1], &user->word[1], fault);
+	unsafe_get_user(to->word[2], &user->word[2], fault);
+	unsafe_get_user(to->word[3], &user->word[3], fault);
+	unsafe_get_user(to->word[4], &user->word[4], fault);
+	user_read_access_end();
+	iov_iter_advance(from, sizeof(*reply));
+	return true;
+fault:
+	user_read_access_end();
+	return false;
+}
+
+/* Of a batch that was taken the first @count were copied: the rest is put back. */
+static void kvm_user_sent(struct kvm_user_device *dev, u32 count, u32 taken)
 {
 	u32 i;
 
+	for (i = 0; i < count; i++)
+		trace_kvm_user_read(dev->id, &dev->batch[i]);
+	/* Stores that wait are admitted here: what is put back has its space. */
+	if (count == taken && list_empty_careful(&dev->queue.waiting))
+		return;
 	spin_lock(&dev->queue.lock);
-	kvm_user_queue_put_back(&dev->queue, batch + count, taken - count);
+	kvm_user_queue_put_back(&dev->queue, dev->batch + count, taken - count);
 	kvm_user_admit(dev);
 	spin_unlock(&dev->queue.lock);
-	for (i = 0; i < count; i++)
-		trace_kvm_user_read(dev->id, &batch[i]);
+}
+
+/* Takes and copies a batch of up to @room; returns how many, or -EFAULT if none could be. */
+static int kvm_user_deliver_batch(struct kvm_user_device *dev, struct iov_iter *to, u32 room)
+{
+	u32 taken, count = 0;
+
+	spin_lock(&dev->queue.lock);
+	dev->stalled = false;
+	taken = kvm_user_queue_take(&dev->queue, dev->batch, room);
+	spin_unlock(&dev->queue.lock);
+	if (!taken)
+		return 0;
+	while (count < taken && kvm_user_copy_out(&dev->batch[count], to))
+		count++;
+	kvm_user_sent(dev, count, taken);
+	return count ?: -EFAULT;
 }
 
 /* Copies what is pending.  Returns bytes, 0 if nothing was, or -EFAULT. */
 static ssize_t kvm_user_deliver(struct kvm_user_device *dev, struct iov_iter *to)
 {
-	struct kvm_user_request batch[KVM_USER_BATCH];
 	size_t done = 0;
 
 	lockdep_assert_held(&dev->read_mutex);
 
 	while (iov_iter_count(to) >= KVM_USER_REQUEST_SIZE) {
-		size_t room = iov_iter_count(to) / KVM_USER_REQUEST_SIZE;
-		u32 taken, whole;
+		u32 room = min_t(size_t, iov_iter_count(to) / KVM_USER_REQUEST_SIZE,
+				 KVM_USER_BATCH);
+		int count = kvm_user_deliver_batch(dev, to, room);
 
-		spin_lock(&dev->queue.lock);
-		taken = kvm_user_queue_take(&dev->queue, batch,
-					    min_t(size_t, room, KVM_USER_BATCH));
-		spin_unlock(&dev->queue.lock);
-		if (!taken)
-			break;
-		whole = copy_to_iter(batch, taken * KVM_USER_REQUEST_SIZE, to) /
-			KVM_USER_REQUEST_SIZE;
-		kvm_user_sent(dev, batch, whole, taken);
-		done += whole;
-		if (whole < taken)
-			return done ? done * KVM_USER_REQUEST_SIZE : -EFAULT;
+		if (count < 0)
+			return done ? done * KVM_USER_REQUEST_SIZE : count;
+		done += count;
 		/* Guests may fill the queue as fast as it is emptied. */
-		if (signal_pending(current))
+		if (count < room || signal_pending(current))
 			break;
 		cond_resched();
 	}
@@ -160,7 +227,7 @@ static ssize_t kvm_user_give(struct kvm_user_device *dev, struct iov_iter *to, b
 	ssize_t ret = kvm_user_fetch(dev, to, wait);
 
 	/* The wake-up may have been for more than this reader took. */
-	if (kvm_user_readable(dev))
+	if (kvm_user_ready(dev))
 		kvm_user_wake_reader(dev);
 	return ret;
 }
@@ -175,57 +242,46 @@ static ssize_t kvm_user_read(struct kiocb *iocb, struct iov_iter *to)
 	return kvm_user_give(dev, to, !(iocb->ki_filp->f_flags & O_NONBLOCK));
 }
 
-/*
- * Applies a batch.  Returns how many replies were accepted, or the first one's
- * error, of which user space is told if it is the @first of all.
- */
-static ssize_t kvm_user_accept(struct kvm_user_device *dev,
-			       const struct kvm_user_request *batch, u32 count, bool first)
+/* Applies a reply.  User space is told of an error if it is the @first of all. */
+static int kvm_user_accept(struct kvm_user_device *dev, const struct kvm_user_request *reply,
+			   bool first)
 {
 	bool owed, readable;
-	int ret = 0;
-	u32 i;
+	int ret;
 
 	spin_lock(&dev->queue.lock);
 	owed = dev->queue.nr_sent >= dev->queue.sent_limit;
-	for (i = 0; i < count; i++) {
-		ret = kvm_user_reply(dev, &batch[i]);
-		if (ret)
-			break;
-	}
-	if (!i && ret && first)
-		kvm_user_reject(dev, batch, ret);
-	readable = kvm_user_queue_readable(&dev->queue);
+	ret = kvm_user_reply(dev, reply);
+	if (ret && first)
+		kvm_user_reject(dev, reply, ret);
+	readable = owed && kvm_user_queue_readable(&dev->queue);
 	spin_unlock(&dev->queue.lock);
 
-	/* Requests waited for these replies (F3). */
-	if (owed && readable)
+	/* Requests waited for this reply (F3). */
+	if (readable)
 		kvm_user_wake_reader(dev);
-	if (i)
-		return i;
 	return ret;
 }
 
 /* Takes whole replies: how many bytes were accepted, or the first one's error. */
 static ssize_t kvm_user_take(struct kvm_user_device *dev, struct iov_iter *from)
 {
-	struct kvm_user_request batch[KVM_USER_BATCH];
+	struct kvm_user_request reply;
 	size_t done = 0;
 
 	while (iov_iter_count(from)) {
-		u32 want = min_t(size_t, KVM_USER_BATCH,
-				 iov_iter_count(from) / KVM_USER_REQUEST_SIZE);
-		u32 whole = copy_from_iter(batch, want * KVM_USER_REQUEST_SIZE, from) /
-			    KVM_USER_REQUEST_SIZE;
-		ssize_t accepted = whole ? kvm_user_accept(dev, batch, whole, !done) : -EFAULT;
+		int ret = kvm_user_copy_in(&reply, from) ?
+			kvm_user_accept(dev, &reply, !done) : -EFAULT;
 
-		if (accepted > 0)
-			done += accepted;
-		else if (!done)
-			return accepted;
-		if (accepted != want || signal_pending(current))
+		if (ret && !done)
+			return ret;
+		if (ret)
 			break;
-		cond_resched();
+		done++;
+		if (signal_pending(current))
+			break;
+		if (done % KVM_USER_BATCH == 0)
+			cond_resched();
 	}
 	return done * KVM_USER_REQUEST_SIZE;
 }
@@ -273,6 +329,21 @@ static int kvm_user_exchange_all(struct kvm_user_device *dev,
 	return ret ?: -ENODEV;
 }
 
+/* The two counts, which lie side by side. */
+static bool kvm_user_put_counts(const struct kvm_dev_user_exchange *args,
+				struct kvm_dev_user_exchange __user *user)
+{
+	if (!user_write_access_begin(user, sizeof(*user)))
+		return false;
+	unsafe_put_user(args->nr_replies, &user->nr_replies, fault);
+	unsafe_put_user(args->nr_requests, &user->nr_requests, fault);
+	user_write_access_end();
+	return true;
+fault:
+	user_write_access_end();
+	return false;
+}
+
 static int kvm_user_exchange(struct file *file, struct kvm_dev_user_exchange __user *user)
 {
 	struct kvm_dev_user_exchange args;
@@ -284,8 +355,7 @@ static int kvm_user_exchange(struct file *file, struct kvm_dev_user_exchange __u
 	if (args.pad || args.flags & ~KVM_USER_EXCHANGE_WAIT)
 		return -EINVAL;
 	/* The counts must get there: find out before anything is done. */
-	if (put_user(args.nr_replies, &user->nr_replies) ||
-	    put_user(args.nr_requests, &user->nr_requests))
+	if (!kvm_user_put_counts(&args, user))
 		return -EFAULT;
 
 	kvm_user_alive(file->private_data);
@@ -293,10 +363,7 @@ static int kvm_user_exchange(struct file *file, struct kvm_dev_user_exchange __u
 	ret = kvm_user_exchange_all(file->private_data, &args, wait);
 	if (ret)
 		return ret;
-	if (put_user(args.nr_replies, &user->nr_replies) ||
-	    put_user(args.nr_requests, &user->nr_requests))
-		return -EFAULT;
-	return 0;
+	return kvm_user_put_counts(&args, user) ? 0 : -EFAULT;
 }
 
 static int kvm_user_set_shadow_size(struct kvm_user_device *dev, void __user *arg)

@@ -60,7 +60,7 @@ static const void *kvm_user_ring_reply(const struct kvm_user_ring_state *ring, u
  */
 u32 kvm_user_ring_unread(const struct kvm_user_device *dev)
 {
-	return dev->ring.request_head - READ_ONCE(dev->ring.shared->request_tail);
+	return READ_ONCE(dev->ring.request_head) - READ_ONCE(dev->ring.shared->request_tail);
 }
 
 /**
@@ -102,7 +102,7 @@ void kvm_user_ring_fill(struct kvm_user_device *dev)
 		kvm_user_admit(dev);
 	}
 	if (head != ring->request_head) {
-		ring->request_head = head;
+		WRITE_ONCE(ring->request_head, head);
 		/* Publishes the entries. */
 		smp_store_release(&ring->shared->request_head, head);
 	}
@@ -286,7 +286,7 @@ int kvm_user_ring_make(struct kvm_user_device *dev, struct kvm_dev_user_ring *ar
 	kvm_user_ring_fill(dev);
 	spin_unlock(&dev->queue.lock);
 	/* Who waits in read is told that there is nothing to be had any more. */
-	wake_up_all(&dev->readable);
+	kvm_user_wake_all(dev);
 unlock:
 	mutex_unlock(&ring->lock);
 	mutex_unlock(&dev->read_mutex);

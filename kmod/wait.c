@@ -32,7 +32,7 @@ static void kvm_user_time_out(struct kvm_user_device *dev, u32 cpu,
 {
 	dev->counters[KVM_USER_TIMEOUTS]++;
 	/* A thread that waits in read, and may be sent something, is alive. */
-	dev->stalled = !dev->nr_readers || dev->queue.nr_sent >= dev->queue.sent_limit;
+	dev->stalled = !atomic_read(&dev->nr_readers) || dev->queue.nr_sent >= dev->queue.sent_limit;
 	kvm_user_give_up(dev, cpu, access, -ETIME);
 }
 
@@ -163,9 +163,7 @@ void kvm_user_unpark(const struct kvm_vcpu *vcpu, const struct kvm_user_target *
 	u32 cpu = vcpu->vcpu_idx;
 	struct kvm_user_score *score = &dev->scores[cpu];
 
-	/* Only this vCPU parks here. */
-	if (!READ_ONCE(score->is_parked) ||
-	    (target->bus == KVM_USER_BUS_MMIO && !kvm_user_first_piece(vcpu)))
+	if (target->bus == KVM_USER_BUS_MMIO && !kvm_user_first_piece(vcpu))
 		return;
 	spin_lock(&dev->queue.lock);
 	if (score->is_parked && score->parked.wait_for != KVM_USER_NOTHING)

@@ -13,7 +13,9 @@
  */
 void kvm_user_wake_reader(struct kvm_user_device *dev)
 {
-	if (wq_has_sleeper(&dev->readable))
+	/* Has a full barrier, for the look at the queue of waiting threads too. */
+	rcuwait_wake_up(&dev->reader);
+	if (waitqueue_active(&dev->readable))
 		wake_up_interruptible_poll(&dev->readable, EPOLLIN | EPOLLRDNORM);
 }
 
@@ -38,7 +40,7 @@ static enum hrtimer_restart kvm_user_coalesce_expired(struct hrtimer *timer)
 
 	/*
 	 * A store that finds the timer armed came before this: the thread sees it.
-	 * The barrier in wq_has_sleeper() pairs with the one in kvm_user_hold_back().
+	 * The barrier in rcuwait_wake_up() pairs with the one in kvm_user_is_waited_for().
 	 */
 	WRITE_ONCE(dev->coalesce_armed, false);
 	kvm_user_wake_reader(dev);
@@ -51,6 +53,7 @@ static enum hrtimer_restart kvm_user_coalesce_expired(struct hrtimer *timer)
  */
 void kvm_user_wake_init(struct kvm_user_device *dev)
 {
+	rcuwait_init(&dev->reader);
 	init_waitqueue_head(&dev->readable);
 	hrtimer_init(&dev->coalesce_timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
 	dev->coalesce_timer.function = kvm_user_coalesce_expired;
@@ -62,6 +65,23 @@ static void kvm_user_coalesce_disarm(struct kvm_user_device *dev)
 		WRITE_ONCE(dev->coalesce_armed, false);
 		hrtimer_try_to_cancel(&dev->coalesce_timer);
 	}
+}
+
+/**
+ * kvm_user_wake_all - wake all threads that wait for requests
+ * @dev: the device, of which they shall learn something
+ */
+void kvm_user_wake_all(struct kvm_user_device *dev)
+{
+	rcuwait_wake_up(&dev->reader);
+	wake_up_all(&dev->readable);
+}
+
+static bool kvm_user_is_waited_for(struct kvm_user_device *dev)
+{
+	/* pairs with the one of a thread that is about to wait, and looks once more */
+	smp_mb();
+	return rcuwait_active(&dev->reader) || waitqueue_active(&dev->readable);
 }
 
 /**
@@ -80,8 +100,8 @@ bool kvm_user_hold_back(struct kvm_user_device *dev)
 		kvm_user_coalesce_disarm(dev);
 		return false;
 	}
-	/* Has a full barrier: the store is in the queue before @coalesce_armed is read. */
-	if (wq_has_sleeper(&dev->readable) && !READ_ONCE(dev->coalesce_armed)) {
+	/* The store is in the queue before @coalesce_armed is read. */
+	if (kvm_user_is_waited_for(dev) && !READ_ONCE(dev->coalesce_armed)) {
 		WRITE_ONCE(dev->coalesce_armed, true);
 		hrtimer_start(&dev->coalesce_timer, ns_to_ktime(dev->coalesce_ns),
 			      HRTIMER_MODE_REL);
