@@ -32,6 +32,10 @@ public enum Path: String, CaseIterable, Hashable, Sendable {
     case descriptorExchange = "fd-exchange"
     /// From the device's shadow image.
     case descriptorShadow = "fd-shadow"
+    /// As ``descriptorExchange``, the process being woken once for several stores, and acknowledging all of them at once.
+    case descriptorCoalescedWake = "fd-coalesced-wake"
+    /// Through the ring, with `KVM_DEV_USER_RING_ENTER` where one side sleeps.
+    case descriptorRing = "fd-ring"
 
     var raw: cbench_path {
         switch self {
@@ -48,12 +52,14 @@ public enum Path: String, CaseIterable, Hashable, Sendable {
         case .descriptorReadWrite: CBENCH_FD_READWRITE
         case .descriptorExchange: CBENCH_FD_EXCHANGE
         case .descriptorShadow: CBENCH_FD_SHADOW
+        case .descriptorCoalescedWake: CBENCH_FD_COALESCED_WAKE
+        case .descriptorRing: CBENCH_FD_RING
         }
     }
 
     /// Whether the module takes part.
     public var isForwarded: Bool {
-        [.descriptorReadWrite, .descriptorExchange, .descriptorShadow].contains(self)
+        rawValue.hasPrefix("fd-")
     }
 
     /// Whether there is an emulation process.

@@ -72,6 +72,8 @@ int cbench_make_channel(enum cbench_path path, struct cbench_channel *channel)
 	case CBENCH_FD_READWRITE:
 	case CBENCH_FD_EXCHANGE:
 	case CBENCH_FD_SHADOW:
+	case CBENCH_FD_COALESCED_WAKE:
+	case CBENCH_FD_RING:
 		/* The emulation descriptors go over it; one message each, whole. */
 		return make_sockets(SOCK_SEQPACKET, channel);
 	case CBENCH_EXIT:

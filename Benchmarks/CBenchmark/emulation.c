@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -162,6 +163,133 @@ static int serve_exchange(const struct cbench_emulation *emulation)
 	}
 }
 
+/* Leaves the loads and one reply for all stores; gives how many these are. */
+static uint32_t acknowledge_at_once(struct kvm_user_request *requests, uint32_t count)
+{
+	uint32_t kept = 0, last = count;
+
+	while (last > 0 && requests[last - 1].type != KVM_USER_STORE)
+		last--;
+	if (last)
+		requests[last - 1].flags |= KVM_USER_REPLY_CUMULATIVE;
+	for (uint32_t i = 0; i < count; i++)
+		if (requests[i].type == KVM_USER_LOAD || i + 1 == last)
+			requests[kept++] = requests[i];
+	return kept;
+}
+
+static int serve_coalesced(const struct cbench_emulation *emulation)
+{
+	struct kvm_dev_user_coalesce coalesce = {
+		.stores = CBENCH_COALESCED_STORES,
+		.ns = CBENCH_COALESCED_NS,
+	};
+	struct kvm_user_request requests[BATCH];
+	struct kvm_dev_user_exchange exchange = { .nr_requests = 0 };
+
+	if (ioctl(emulation->in, KVM_DEV_USER_COALESCE, &coalesce) < 0)
+		return errno;
+	for (;;) {
+		uint32_t replies = acknowledge_at_once(requests, exchange.nr_requests);
+
+		exchange = (struct kvm_dev_user_exchange) {
+			.replies = (uintptr_t)requests,
+			.requests = (uintptr_t)requests,
+			.nr_replies = replies,
+			.nr_requests = BATCH,
+			.flags = KVM_USER_EXCHANGE_WAIT,
+		};
+		if (ioctl(emulation->in, KVM_DEV_USER_EXCHANGE, &exchange) < 0)
+			return errno;
+		if (exchange.nr_replies != replies)
+			return EPROTO;
+		if (exchange.nr_requests == 0)
+			return 0;
+		serve_requests(emulation->shared, requests, exchange.nr_requests);
+	}
+}
+
+struct ring {
+	struct kvm_user_ring *shared;
+	const char *requests;
+	char *replies;
+	uint32_t mask;
+};
+
+static int map_ring(int descriptor, struct ring *ring)
+{
+	struct kvm_dev_user_ring layout;
+	void *memory;
+
+	if (ioctl(descriptor, KVM_DEV_USER_RING, &layout) < 0)
+		return errno;
+	memory = mmap(NULL, layout.size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, KVM_USER_RING_OFFSET);
+	if (memory == MAP_FAILED)
+		return errno;
+	ring->shared = memory;
+	ring->requests = (const char *)memory + layout.requests_offset;
+	ring->replies = (char *)memory + layout.replies_offset;
+	ring->mask = layout.entries - 1;
+	return 0;
+}
+
+/* Carries out what is in the ring; one reply acknowledges all stores. Gives how many requests these were. */
+static uint32_t serve_ring_batch(const struct cbench_emulation *emulation, struct ring *ring, uint32_t tail,
+				 uint32_t *head)
+{
+	uint32_t end = take(&ring->shared->request_head), count = end - tail;
+	struct kvm_user_request *store = NULL;
+
+	if (!count)
+		return 0;
+	count_batch(emulation->shared, count);
+	for (; tail != end; tail++) {
+		struct kvm_user_request request;
+
+		memcpy(&request, ring->requests + (size_t)(tail & ring->mask) * KVM_USER_RING_STRIDE, sizeof(request));
+		request.data = device_access(&emulation->shared->device, request.offset, request.len,
+					     request.type == KVM_USER_STORE, request.data);
+		/* A store's reply is overwritten by a later one's, which stands for it. */
+		if (request.type == KVM_USER_LOAD || !store) {
+			char *at = ring->replies + (size_t)((*head)++ & ring->mask) * KVM_USER_RING_STRIDE;
+
+			memcpy(at, &request, sizeof(request));
+			store = request.type == KVM_USER_STORE ? (void *)at : NULL;
+		} else {
+			memcpy(store, &request, sizeof(request));
+		}
+		if (store)
+			store->flags |= KVM_USER_REPLY_CUMULATIVE;
+	}
+	__atomic_store_n(&ring->shared->request_tail, end, __ATOMIC_RELEASE);
+	return count;
+}
+
+static int serve_ring(const struct cbench_emulation *emulation)
+{
+	struct kvm_dev_user_ring_enter enter = { .flags = 0 };
+	uint32_t tail = 0, head = 0, count;
+	struct ring ring;
+	int error = map_ring(emulation->in, &ring);
+
+	if (error)
+		return error;
+	for (;;) {
+		count = serve_ring_batch(emulation, &ring, tail, &head);
+		tail += count;
+		if (count)
+			put(&ring.shared->reply_head, head);
+		/* With a CPU of its own it stays awake. */
+		enter.flags = emulation->yields ? KVM_USER_RING_ENTER_WAIT : 0;
+		if (!enter.flags && !(count && take(&ring.shared->flags) & KVM_USER_RING_NEED_ENTER)) {
+			__builtin_ia32_pause();
+			continue;
+		}
+		if (ioctl(emulation->in, KVM_DEV_USER_RING_ENTER, &enter) < 0 && errno != EINTR)
+			return errno == ENODEV ? 0 : errno;
+	}
+}
+
 static int serve(const struct cbench_emulation *emulation)
 {
 	switch (emulation->path) {
@@ -183,6 +311,10 @@ static int serve(const struct cbench_emulation *emulation)
 	case CBENCH_FD_EXCHANGE:
 	case CBENCH_FD_SHADOW:
 		return serve_exchange(emulation);
+	case CBENCH_FD_COALESCED_WAKE:
+		return serve_coalesced(emulation);
+	case CBENCH_FD_RING:
+		return serve_ring(emulation);
 	case CBENCH_EXIT:
 	case CBENCH_IOEVENTFD:
 	case CBENCH_COALESCED:

@@ -218,6 +218,8 @@ static int run_path(struct cbench_vcpu *vcpu)
 	case CBENCH_FD_READWRITE:
 	case CBENCH_FD_EXCHANGE:
 	case CBENCH_FD_SHADOW:
+	case CBENCH_FD_COALESCED_WAKE:
+	case CBENCH_FD_RING:
 		return run_program(vcpu, refuse);
 	}
 	return -EINVAL;

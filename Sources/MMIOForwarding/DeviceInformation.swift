@@ -41,6 +41,8 @@ public struct DeviceInformation: Hashable, Sendable, Codable {
         public static let cumulativeReplies = Features(rawValue: CKVMUSER_FEATURE_CUMULATIVE)
         /// KVM_DEV_USER_COALESCE: a thread can be woken once for several stores.
         public static let coalescing = Features(rawValue: CKVMUSER_FEATURE_COALESCE)
+        /// KVM_DEV_USER_RING: requests and replies in memory, without a system call while both sides are awake.
+        public static let ring = Features(rawValue: CKVMUSER_FEATURE_RING)
     }
 
     init(_ raw: kvm_dev_user_info) {

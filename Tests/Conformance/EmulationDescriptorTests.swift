@@ -166,7 +166,7 @@ struct EmulationDescriptorTests {
         Forgery("length 65535") { $0.len = 65535 },
         Forgery("another range") { $0.range_id = 1 },
         Forgery("range 2^32 - 1") { $0.range_id = UInt32.max },
-        Forgery("an unknown flag") { $0.flags = 2 },
+        Forgery("an unknown flag") { $0.flags = 4 },
         Forgery("all flags") { $0.flags = UInt32.max },
     ]
 

@@ -38,7 +38,15 @@ enum cbench_path {
 	CBENCH_FD_EXCHANGE,
 	/// From the shadow image; whatever it does not answer goes as by CBENCH_FD_EXCHANGE.
 	CBENCH_FD_SHADOW,
+	/// As CBENCH_FD_EXCHANGE, the process being woken once for CBENCH_COALESCED_STORES, and acknowledging all of them at once.
+	CBENCH_FD_COALESCED_WAKE,
+	/// Through the ring; a process with a CPU of its own never sleeps.
+	CBENCH_FD_RING,
 };
+
+/// So many stores wake the process on CBENCH_FD_COALESCED_WAKE, or one that is this old, in nanoseconds.
+#define CBENCH_COALESCED_STORES	64
+#define CBENCH_COALESCED_NS	1000000
 
 #define CBENCH_REGISTERS_SIZE	64
 
