@@ -59,7 +59,7 @@ struct Measurement {
         }
         row.counts = try countingPass()
         row.latency = try latencyPass()
-        if plan.stages, scenario.hasStages { row.stages = try stagePass(value: row.value) }
+        if plan.stages, plan.asksKernel, scenario.hasStages { row.stages = try stagePass(value: row.value) }
         return row
     }
 
@@ -74,6 +74,7 @@ struct Measurement {
         let ticks = try testbed.run(work.program, extent, seed: plan.seed)
         if extent == work.full, let stores = work.stores {
             try check(stores, work.accesses - stores, since: before.stores, before.loads)
+            if work.recordsLoads { try checkValues(count: extent.count) }
         }
         return ticks
     }
@@ -87,13 +88,29 @@ struct Measurement {
         let atLeast = scenario.path == .descriptorShadow ? 0 : UInt64(loads * scenario.vcpus)
         guard seen.0 == expected, seen.1 >= atLeast else {
             throw MeasuringFailure(
-                "\(scenario): the device saw \(seen.0) stores and \(seen.1) loads instead of \(expected) and \(atLeast)")
+                "\(scenario): the device saw \(seen.0) stores and \(seen.1) loads instead of \(expected) and \(atLeast)"
+            )
+        }
+    }
+
+    /// Every load must have got what the register holds.
+    private func checkValues(count: Int) throws {
+        let expected = SharedState.firstValue & (.max >> UInt64(64 - 8 * scenario.width.rawValue))
+        for index in 0..<scenario.vcpus {
+            let values = try testbed.values(of: index)
+            guard values.count == count else {
+                throw MeasuringFailure("\(scenario): vCPU \(index) made \(values.count) loads instead of \(count)")
+            }
+            if let wrong = values.first(where: { $0 != expected }) {
+                throw MeasuringFailure("\(scenario): a load gave \(wrong) instead of \(expected)")
+            }
         }
     }
 
     // MARK: Counts
 
-    private func countingPass() throws -> Row.Counts {
+    private func countingPass() throws -> Row.Counts? {
+        guard plan.asksKernel else { return nil }
         let counters = try EventCounters(and: testbed.emulation.process)
         defer {
             counters.close()

@@ -45,6 +45,8 @@ public struct Scenario: Hashable, Sendable {
         if devices > 1 || ranges > 1, !path.isForwarded {
             return "\(path.rawValue) has one device with one range"
         }
+        // Of KVM's NR_IOBUS_DEVS 1000.
+        if devices * ranges > 900 { return "KVM's bus takes 1000 ranges" }
         return nil
     }
 }
@@ -79,6 +81,8 @@ public struct Plan: Hashable, Sendable {
     public var pinning: [Int]?
     /// Whether to measure where the time of an access goes.
     public var stages = true
+    /// Whether the kernel's counters and the scheduler's features are to be used, which takes root.
+    public var asksKernel = true
     /// How this plan is run again.
     public var command: [String] = []
 

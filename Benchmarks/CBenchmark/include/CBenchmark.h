@@ -106,6 +106,8 @@ struct cbench_emulation {
 	enum cbench_path path;
 	struct cbench_shared *_Nonnull shared;
 	int in, out, descriptors;
+	/// The other side's ends, which are closed on this one.
+	int vmm_in, vmm_out;
 	/// Whether a side that spins gives up its CPU each time.
 	int yields;
 	/// Where it runs, or -1.
@@ -143,7 +145,9 @@ int cbench_run(struct cbench_vcpu *_Nonnull vcpu);
 /// descriptor.
 int cbench_open_counter(uint64_t tracepoint, pid_t process);
 int cbench_start_counter(int descriptor);
-int cbench_stop_counter(int descriptor, uint64_t *_Nonnull value);
+int cbench_stop_counter(int descriptor);
+/// All that it has counted; PERF_EVENT_IOC_RESET would leave what threads counted that have ended.
+int cbench_read_counter(int descriptor, uint64_t *_Nonnull value);
 
 /// Frequency of a vCPU's TSC in kHz; -errno where KVM does not say.
 int cbench_tsc_khz(int vcpu);
@@ -153,6 +157,11 @@ uint64_t cbench_cpu_time(pid_t process);
 
 /// This process's time in the kernel, in nanoseconds.
 uint64_t cbench_kernel_time(void);
+
+/// What is to be done if SIGINT, SIGTERM or SIGHUP ends this process: write a text into a file; remove a directory of
+/// tracefs, which need not exist. One of each.
+void cbench_write_at_signal(const char *_Nonnull path, const char *_Nonnull text);
+void cbench_remove_at_signal(const char *_Nonnull directory);
 
 /// Binds the calling thread to a CPU. -errno, or 0.
 int cbench_pin(int cpu);
