@@ -32,7 +32,8 @@ static void kvm_user_time_out(struct kvm_user_device *dev, u32 cpu,
 {
 	dev->counters[KVM_USER_TIMEOUTS]++;
 	/* A thread that waits in read, and may be sent something, is alive. */
-	dev->stalled = !atomic_read(&dev->nr_readers) || dev->queue.nr_sent >= dev->queue.sent_limit;
+	dev->stalled = !atomic_read(&dev->nr_readers) ||
+		       dev->queue.nr_sent >= dev->queue.sent_limit;
 	kvm_user_give_up(dev, cpu, access, -ETIME);
 }
 

@@ -13,8 +13,8 @@
  */
 void kvm_user_wake_reader(struct kvm_user_device *dev)
 {
-	/* Has a full barrier, for the look at the queue of waiting threads too. */
 	rcuwait_wake_up(&dev->reader);
+	/* After a full barrier, which rcuwait_wake_up() has. */
 	if (waitqueue_active(&dev->readable))
 		wake_up_interruptible_poll(&dev->readable, EPOLLIN | EPOLLRDNORM);
 }
@@ -81,7 +81,10 @@ static bool kvm_user_is_waited_for(struct kvm_user_device *dev)
 {
 	/* pairs with the one of a thread that is about to wait, and looks once more */
 	smp_mb();
-	return rcuwait_active(&dev->reader) || waitqueue_active(&dev->readable);
+	if (rcuwait_active(&dev->reader))
+		return true;
+	/* After the same barrier. */
+	return waitqueue_active(&dev->readable);
 }
 
 /**
