@@ -157,7 +157,7 @@ int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u6
 		    u64 *data);
 
 /* emulation.c */
-int kvm_user_wait_readable(struct kvm_user_device *dev);
+int kvm_user_wait_readable(struct kvm_user_device *dev, bool in_ring);
 int kvm_user_emulation_fd(struct kvm_user_device *dev, u32 flags);
 
 /* debugfs.c */

@@ -37,34 +37,41 @@ static bool kvm_user_readable(struct kvm_user_device *dev)
 	return kvm_user_ready(dev) || READ_ONCE(dev->dead);
 }
 
-/* The first thread that waits: alone, mostly. */
-static int kvm_user_wait_alone(struct kvm_user_device *dev)
+/* The same; or a ring was made, and this thread does not wait for that to be filled. */
+static bool kvm_user_wait_is_over(struct kvm_user_device *dev, bool in_ring)
 {
-	return rcuwait_wait_event(&dev->reader, kvm_user_readable(dev), TASK_INTERRUPTIBLE) ?
-		-ERESTARTSYS : 0;
+	return kvm_user_readable(dev) || READ_ONCE(dev->ring.active) != in_ring;
+}
+
+/* The first thread that waits has a place of its own, which costs less than the queue. */
+static int kvm_user_sleep_readable(struct kvm_user_device *dev, bool in_ring)
+{
+	int ret;
+
+	if (atomic_xchg(&dev->reader_claimed, 1))
+		return wait_event_interruptible_exclusive(dev->readable,
+							  kvm_user_wait_is_over(dev, in_ring));
+	ret = rcuwait_wait_event(&dev->reader, kvm_user_wait_is_over(dev, in_ring),
+				 TASK_INTERRUPTIBLE);
+	atomic_set_release(&dev->reader_claimed, 0);
+	return ret ? -ERESTARTSYS : 0;
 }
 
 /**
  * kvm_user_wait_readable - wait for a request, or for the VM's end
  * @dev: the device
+ * @in_ring: in the ring, else for read
  *
- * Return: 0 or -ERESTARTSYS.
+ * Return: 0, also if a ring was made meanwhile, or -ERESTARTSYS.
  */
-int kvm_user_wait_readable(struct kvm_user_device *dev)
+int kvm_user_wait_readable(struct kvm_user_device *dev, bool in_ring)
 {
 	u64 begin = kvm_user_spin_begin();
 	int ret = 0;
 
 	atomic_inc(&dev->nr_readers);
-	if (!kvm_user_spin_reader(dev)) {
-		if (!atomic_xchg(&dev->reader_claimed, 1)) {
-			ret = kvm_user_wait_alone(dev);
-			atomic_set_release(&dev->reader_claimed, 0);
-		} else {
-			ret = wait_event_interruptible_exclusive(dev->readable,
-								 kvm_user_readable(dev));
-		}
-	}
+	if (!kvm_user_spin_reader(dev))
+		ret = kvm_user_sleep_readable(dev, in_ring);
 	atomic_dec(&dev->nr_readers);
 	kvm_user_spin_adapt(&dev->reader_spin, begin);
 	return ret;
@@ -211,7 +218,7 @@ static ssize_t kvm_user_fetch(struct kvm_user_device *dev, struct iov_iter *to, 
 		if (!kvm_user_readable(dev)) {
 			if (!wait)
 				return -EAGAIN;
-			ret = kvm_user_wait_readable(dev);
+			ret = kvm_user_wait_readable(dev, false);
 			if (ret)
 				return ret;
 		}

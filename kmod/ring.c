@@ -333,7 +333,7 @@ int kvm_user_ring_enter(struct kvm_user_device *dev, bool wait)
 	if (!READ_ONCE(dev->ring.active))
 		return -EINVAL;
 	kvm_user_ring_drain_all(dev);
-	return wait ? kvm_user_wait_readable(dev) : 0;
+	return wait ? kvm_user_wait_readable(dev, true) : 0;
 }
 
 /**
