@@ -116,7 +116,9 @@ static int kvm_user_sleep(struct kvm_user_device *dev, struct kvm_user_access *a
  * @len: bytes
  * @store: not a load
  *
- * The device stays: a vCPU in KVM_RUN keeps its VM, and the VM it.
+ * The device stays: a vCPU in KVM_RUN keeps its VM, and the VM it.  A signal that
+ * came before KVM_RUN is not pending any more: immediate_exit tells of it, at which
+ * KVM looks only after the instruction that it goes on with.
  *
  * Return: 0, or why it has not come: -ETIME, -EINTR for a fatal signal, and
  * -ERESTARTSYS for another one, if the access can be parked.
@@ -131,9 +133,13 @@ int kvm_user_wait(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, i
 	bool late = false;
 	int ret;
 
-	kvm_user_leave_srcu(vcpu);
-	ret = kvm_user_sleep(dev, access, state);
-	kvm_user_enter_srcu(vcpu);
+	if (state == TASK_INTERRUPTIBLE && kvm_user_exit_wanted(vcpu)) {
+		ret = -ERESTARTSYS;
+	} else {
+		kvm_user_leave_srcu(vcpu);
+		ret = kvm_user_sleep(dev, access, state);
+		kvm_user_enter_srcu(vcpu);
+	}
 
 	if (ret) {
 		spin_lock(&dev->queue.lock);

@@ -21,6 +21,8 @@
  */
 
 #define GUEST_END_PORT	0xf4
+/* Where string instructions read what they store to a device. */
+#define GUEST_INPUT_PORT	0xf6
 
 .macro PROGRAM name
 	.section .rodata.guest_programs, "a", @progbits

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Port I/O: single accesses and strings, all to the port in rdi. */
+/* Port I/O: single accesses and strings, to the port in rdi but for the last programs. */
 #include "guest.h"
 
 /* rsi times OUT, of seed, seed + 1 and so on. */
@@ -52,6 +52,15 @@ PROGRAM rep_ins_\width
 	REPEAT	ins, \width
 	RECORD_SCRATCH \width
 END_PROGRAM rep_ins_\width
+.endr
+
+/* INS of rsi elements from GUEST_INPUT_PORT to rdi and up, which is memory. */
+.irp width, 1, 2, 4
+PROGRAM rep_ins_out_\width
+	mov	%rsi, %rcx
+	mov	$GUEST_INPUT_PORT, %edx
+	REPEAT	ins, \width
+END_PROGRAM rep_ins_out_\width
 .endr
 
 	.section .note.GNU-stack, "", @progbits

@@ -162,7 +162,7 @@ extension GuestProgram {
     /// How many elements of results or scratch a program needs; the mailbox needs none beyond the first words.
     fileprivate func space(_ arguments: Arguments) -> Int {
         switch behaviour {
-        case .stores, .stringStores, .outs, .mailbox, .bursts: 0
+        case .stores, .stringStores, .stringInputOut, .outs, .mailbox, .bursts: 0
         case .loads, .pairs, .mixed, .stringCopyIn, .stringCopyOut, .ins, .stringOuts, .timed: arguments.count
         case .straddling: times(arguments.count, Self.straddlingPairs)
         // Entries of eight words each, and a header of sixteen.

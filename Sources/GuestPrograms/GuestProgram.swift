@@ -29,6 +29,7 @@ public struct GuestProgram: Hashable, Sendable {
         case outs(Width)
         case stringOuts(Width)
         case ins(Width)
+        case stringInputOut(Width)
         case mailbox
         case script
         case bursts
@@ -147,6 +148,17 @@ public struct GuestProgram: Hashable, Sendable {
         of("rep_ins_\(width.rawValue)", .ins(width))
     }
 
+    /// REP INS: `count` elements from port ``inputPort`` to `target` and up, which is memory.
+    ///
+    /// KVM reads ahead, up to 1024 bytes, and stores what it has at once.
+    /// - Parameter width: not eight.
+    public static func stringInputOut(_ width: Width) -> GuestProgram {
+        of("rep_ins_out_\(width.rawValue)", .stringInputOut(width))
+    }
+
+    /// The port from which ``stringInputOut(_:)`` reads: 0xf6.
+    public static let inputPort: UInt16 = 0xf6
+
     /// Makes the accesses that ``GuestMailbox`` asks for, until it asks for the end.
     public static let mailbox = of("mailbox", .mailbox)
 
@@ -196,7 +208,7 @@ public struct GuestProgram: Hashable, Sendable {
     /// The port to which ``script`` writes a byte when it has nothing to do: 0xf5.
     public static let idlePort: UInt16 = 0xf5
 
-    /// Every program but ``script``, whose accesses no arguments name, and those that are for measuring.
+    /// Every program whose accesses its arguments name: all but ``script``, ``stringInputOut(_:)``, and those for measuring.
     public static let all: [GuestProgram] =
         [mixed, mixedAligned, straddling, sixteenBytes, mailbox]
         + Width.allCases.flatMap {

@@ -65,7 +65,7 @@ public struct GuestReplay: Sequence, Sendable {
                 return .store(counter, width.rawValue, at: target, on: .port)
             case .ins(let width):
                 return .load(width.rawValue, at: target, on: .port)
-            case .mailbox, .script, .bursts, .timed:
+            case .mailbox, .script, .stringInputOut, .bursts, .timed:
                 preconditionFailure("this program's accesses are not told in advance")
             }
         }
@@ -111,14 +111,15 @@ extension GuestProgram.Behaviour {
         case .pairs: 2
         case .sixteen: 4
         case .straddling: 2 * straddles.count
-        case .mailbox, .script, .bursts, .timed: 0
+        case .mailbox, .script, .stringInputOut, .bursts, .timed: 0
         default: 1
         }
     }
 }
 
 extension GuestProgram {
-    /// The accesses that the program makes with these arguments, in order; none for the mailbox and the script.
+    /// The accesses that the program makes with these arguments, in order; none for the mailbox and the script, and
+    /// for what stores a port's values.
     ///
     /// - Parameter arguments: for the mixed programs with a window of at least 8 bytes.
     public func accesses(_ arguments: Arguments) -> GuestReplay {

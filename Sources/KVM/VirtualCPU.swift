@@ -298,8 +298,9 @@ public struct VirtualCPU: ~Copyable, Sendable {
     /// The registers are those after the instruction only then: call it before saving or changing them. A string
     /// instruction may go on with its next access instead.
     ///
-    /// - Returns: `.interrupted` when all is complete, or if a signal came while it waited for ``parkedAccess``, which
-    ///   is not nil then; otherwise the next exit of the same instruction.
+    /// - Returns: `.interrupted` when all is complete, or, with ``parkedAccess`` not nil, if a signal came while it
+    ///   waited for that, or if what the instruction goes on with has to wait; otherwise the next exit of the same
+    ///   instruction.
     /// - Throws: errno of the call.
     public mutating func completeAccess() throws(KVMError) -> Exit {
         letKicksIn()

@@ -714,6 +714,7 @@ struct ParkingTests {
         ] as [(GuestProgram, Int)])
     func signals(program: GuestProgram, signals: Int) throws {
         try ModuleUnderTest.withQueueDepth(3) {
+            let signals = Effort.scaled(signals)
             let traffic = SignalledTraffic(program: program, count: 200, vcpus: 4, signals: signals, seed: 20)
             let report = try traffic.run()
             #expect(report.mismatch == nil)
@@ -734,6 +735,59 @@ struct ParkingTests {
             let report = try traffic.run()
             #expect(report.mismatch == nil)
             #expect(report.parkedLoads + report.parkedStores > 20, "\(report)")
+        }
+    }
+
+    @Test(
+        "B4: REP INS to the device, which KVM reads ahead and stores at once, over a page's end and under signals",
+        arguments: [(.one, 1501), (.two, 1502), (.four, 1503), (.four, 1001)] as [(GuestProgram.Width, UInt64)])
+    func readAhead(width: GuestProgram.Width, before: UInt64) throws {
+        try ModuleUnderTest.withQueueDepth(3) {
+            let (bytes, signals) = (2100, Effort.scaled(100))
+            let traffic = InputTraffic(
+                width: width, count: bytes / width.rawValue, before: before, vcpus: 2, signals: signals)
+            let report = try traffic.run()
+            #expect(report.mismatch == nil)
+            // Whole pieces of what was read ahead, and signals in their midst.
+            #expect(report.lengths[8, default: 0] > 2 * bytes / 8 - 20, "\(report)")
+            #expect(report.parked > signals / 4, "\(report)")
+        }
+    }
+
+    @Test("B4: a signal that came before KVM_RUN goes on with an instruction parks what that then waits for")
+    func signalBeforeCompletion() throws {
+        try ModuleUnderTest.withQueueDepth(1) {
+            try ModuleUnderTest.load()
+            let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 1)
+            let control = try ControlDescriptor(in: guest.machine)
+            try control.setRange(0, to: GuestRange(.memory, at: ForwardedGuest.base, length: 0x1000))
+            try control.setTimeout(.seconds(60))
+            try control.setParking(true)
+            let emulation = try control.makeEmulationDescriptor()
+            let parked = Mutex<[VirtualCPU.Exit?]>([])
+            let running = try guest.start(
+                .stringInputOut(.four), .init(target: ForwardedGuest.base, count: 4), on: 0
+            ) { exit, vcpu in
+                if case .portLoad(let access) = exit {
+                    for position in 0..<access.count { vcpu.setPortValue(UInt32(position), at: position) }
+                    // Its handler has run by the time that KVM stores what it has read.
+                    vcpu.interrupter.interrupt()
+                } else {
+                    guard exit == .interrupted else { return try unexpectedExit(exit, &vcpu) }
+                    parked.withLock { $0.append(vcpu.parkedAccess) }
+                }
+            }
+            // The first of two pieces has space, the second has none.
+            try #require(eventually { parked.withLock { !$0.isEmpty } }, "the vCPU did not come out")
+            let second = VirtualCPU.MemoryAccess(address: ForwardedGuest.base + 8, length: 8)
+            #expect(parked.withLock { $0.first } == .mmioStore(second, 3 << 32 | 2))
+            for value: UInt64 in [1 << 32, 3 << 32 | 2] {
+                let requests = try emulation.take(exactly: 1)
+                #expect(requests.map(\.data) == [value])
+                try emulation.acknowledge(requests)
+            }
+            _ = try running.join()
+            #expect(try !emulation.poll(milliseconds: 0).contains(.readable))
         }
     }
 }

@@ -57,7 +57,7 @@ struct SignalledTraffic {
                 try target.run(program) { replay(target.index, $0).arguments }
             }
         }
-        let signaller = try BackgroundTask { signal(targets) }
+        let signaller = try BackgroundTask { SignalledVirtualCPU.signal(targets, signals, seed: ~seed) }
         var device = SlowDevice(vcpus: vcpus, seed: seed) { replay($0, $1).accesses }
         try device.serve(emulation) { tasks.allSatisfy(\.hasEnded) }
         try signaller.join()
@@ -72,28 +72,10 @@ struct SignalledTraffic {
         }
         return report
     }
-
-    private func signal(_ targets: [SignalledVirtualCPU]) {
-        var random = SeededGenerator(seed: ~seed)
-        var sent = targets.map { _ in 0 }
-        var left = signals
-        while left > 0, targets.allSatisfy(\.isWell) {
-            let choice = Int.random(in: targets.indices, using: &random)
-            let pause = UInt32.random(in: 0..<300, using: &random)
-            // Two before the vCPU notices would count as one.
-            if targets[choice].noticed >= sent[choice] {
-                targets[choice].interrupter.interrupt()
-                sent[choice] += 1
-                left -= 1
-            }
-            if pause < 200 { usleep(pause) }
-        }
-        for target in targets { target.endAfterThisRun() }
-    }
 }
 
 /// A vCPU that others interrupt.
-private final class SignalledVirtualCPU: Sendable {
+final class SignalledVirtualCPU: Sendable {
     struct Outcome {
         var parkedLoads = 0
         var parkedStores = 0
@@ -125,12 +107,16 @@ private final class SignalledVirtualCPU: Sendable {
         state.withLock { $0.goesOn = false }
     }
 
-    /// Runs the program over and over.
-    func run(_ program: GuestProgram, _ arguments: (Int) -> GuestProgram.Arguments) throws {
+    /// Runs the program over and over; `respond` gets the run's number and each exit that is no signal's.
+    func run(
+        _ program: GuestProgram, _ arguments: (Int) -> GuestProgram.Arguments,
+        respond: @Sendable (Int, VirtualCPU.Exit, inout VirtualCPU) throws -> Void = { try unexpectedExit($1, &$2) }
+    ) throws {
         do {
             var run = 0
             while state.withLock({ $0.goesOn }) {
-                try runOnce(program, arguments(run))
+                let number = run
+                try runOnce(program, arguments(number)) { try respond(number, $0, &$1) }
                 run += 1
             }
         } catch {
@@ -139,16 +125,38 @@ private final class SignalledVirtualCPU: Sendable {
         }
     }
 
-    private func runOnce(_ program: GuestProgram, _ arguments: GuestProgram.Arguments) throws {
+    private func runOnce(
+        _ program: GuestProgram, _ arguments: GuestProgram.Arguments,
+        _ respond: @Sendable (VirtualCPU.Exit, inout VirtualCPU) throws -> Void
+    ) throws {
         try vcpu.withLock { vcpu in
             try guest.load(program, arguments, on: &vcpu)
             try vcpu.runProgram { exit, vcpu in
-                guard exit == .interrupted else { return try unexpectedExit(exit, &vcpu) }
+                guard exit == .interrupted else { return try respond(exit, &vcpu) }
                 self.notice(vcpu.parkedAccess)
             }
         }
         let values = try guest.results(of: index).values
         state.withLock { $0.outcome.values.append(values) }
+    }
+
+    /// Interrupts the vCPUs at random moments, so often in all, and has their threads end.
+    static func signal(_ targets: [SignalledVirtualCPU], _ signals: Int, seed: UInt64) {
+        var random = SeededGenerator(seed: seed)
+        var sent = targets.map { _ in 0 }
+        var left = signals
+        while left > 0, targets.allSatisfy(\.isWell) {
+            let choice = Int.random(in: targets.indices, using: &random)
+            let pause = UInt32.random(in: 0..<300, using: &random)
+            // Two before the vCPU notices would count as one.
+            if targets[choice].noticed >= sent[choice] {
+                targets[choice].interrupter.interrupt()
+                sent[choice] += 1
+                left -= 1
+            }
+            if pause < 200 { usleep(pause) }
+        }
+        for target in targets { target.endAfterThisRun() }
     }
 
     private func notice(_ parked: VirtualCPU.Exit?) {
@@ -159,6 +167,32 @@ private final class SignalledVirtualCPU: Sendable {
             case .mmioStore: state.outcome.parkedStores += 1
             default: break
             }
+        }
+    }
+}
+
+extension EmulationDescriptor {
+    /// Takes a few requests at a time and replies in any order, with what `take` gives for each, until nothing more can
+    /// come.
+    func serveSlowly(
+        seed: UInt64, until hasEnded: () -> Bool, take: (ForwardedRequest) -> UInt64
+    ) throws {
+        var random = SeededGenerator(seed: seed)
+        var owed: [(request: ForwardedRequest, value: UInt64)] = []
+        while true {
+            // Before the look at the queue: what was stored by then is there.
+            let isLast = hasEnded()
+            let isReadable = try poll(milliseconds: owed.isEmpty ? 5 : 0).contains(.readable)
+            if isReadable {
+                owed += try takeNow(Int.random(in: 1...4, using: &random)).map { ($0, take($0)) }
+            }
+            if let position = owed.indices.randomElement(using: &random) {
+                let (request, value) = owed.remove(at: position)
+                try reply(request, value)
+            } else if isLast, !isReadable {
+                return
+            }
+            if Int.random(in: 0..<4, using: &random) == 0 { usleep(UInt32.random(in: 0..<300, using: &random)) }
         }
     }
 }
@@ -193,7 +227,6 @@ private struct SlowDevice {
     private var expected: [Expected]
     /// What each vCPU's loads were given.
     private var given: [[UInt64]]
-    private var owed: [(request: ForwardedRequest, value: UInt64)] = []
     private var random: SeededGenerator
     private(set) var mismatch: String?
 
@@ -203,39 +236,25 @@ private struct SlowDevice {
         random = SeededGenerator(seed: seed)
     }
 
-    /// Takes a few requests at a time and replies in any order, until nothing more can come.
+    /// Serves until nothing more can come.
     mutating func serve(_ emulation: borrowing EmulationDescriptor, until hasEnded: () -> Bool) throws {
-        while true {
-            // Before the look at the queue: what was stored by then is there.
-            let isLast = hasEnded()
-            let isReadable = try emulation.poll(milliseconds: owed.isEmpty ? 5 : 0).contains(.readable)
-            if isReadable {
-                for request in try emulation.takeNow(Int.random(in: 1...4, using: &random)) { take(request) }
-            }
-            if let position = owed.indices.randomElement(using: &random) {
-                let (request, value) = owed.remove(at: position)
-                try emulation.reply(request, value)
-            } else if isLast, !isReadable {
-                return
-            }
-            if Int.random(in: 0..<4, using: &random) == 0 { usleep(UInt32.random(in: 0..<300, using: &random)) }
-        }
+        try emulation.serveSlowly(seed: random.next(), until: hasEnded) { take($0) }
     }
 
-    private mutating func take(_ request: ForwardedRequest) {
+    private mutating func take(_ request: ForwardedRequest) -> UInt64 {
         let vcpu = Int(request.vcpu)
         let value = random.next()
-        owed.append((request, value))
-        guard mismatch == nil else { return }
+        guard mismatch == nil else { return value }
         let access = expected[vcpu].next()
         guard request.kind == (access.kind == .load ? .load : .store), request.length == access.length,
             request.offset == access.address &- ForwardedGuest.base,
             request.data == UInt64(truncatingIfNeeded: access.value)
         else {
             mismatch = "\(request) instead of \(access)"
-            return
+            return value
         }
         if request.kind == .load { given[vcpu].append(value & ForwardedRequest.mask(request.length)) }
+        return value
     }
 
     /// What was not as it had to be in what a vCPU's runs loaded, if anything; for after the last run.

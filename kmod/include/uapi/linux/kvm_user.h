@@ -472,7 +472,8 @@ struct kvm_dev_user_shadow_ctrl {
  *
  * Takes a &struct kvm_dev_user_park.  While enabled, a signal that a thread does
  * not block, and whose vCPU waits here, makes KVM_RUN return as KVM_EXIT_MMIO for
- * that access, while the request stays where it is.  KVM_DEV_USER_RESUME is then
+ * that access, while the request stays where it is; so does run->immediate_exit, if
+ * it is set when the wait would begin.  KVM_DEV_USER_RESUME is then
  * owed before the next KVM_RUN of that vCPU, else the request is given up at the
  * vCPU's next access to the device: a load's reply is ESTALE, if it was read, and a
  * store without space is dropped.
