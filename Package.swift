@@ -74,15 +74,19 @@ let package = Package(
             name: "KernelModule", dependencies: ["CKVM", "CLinuxSystem", "Ckmod", "Cudev", "LinuxSystem", system],
             swiftSettings: strict),
         .target(
-            name: "Observability", dependencies: ["KernelModule", "LinuxSystem", system], swiftSettings: strict),
+            name: "Observability", dependencies: ["KernelModule", "LinuxSystem", "TextTable", system],
+            swiftSettings: strict),
         .target(name: "Lab", dependencies: ["LinuxSystem", system], swiftSettings: strict),
+        .target(name: "JSONText", swiftSettings: strict),
+        .target(name: "TextTable", swiftSettings: strict),
 
         .executableTarget(
             name: "mmiofd",
             dependencies: [
                 "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule",
-                "Observability",
-                "Lab", "ForwardingProcesses", "LinuxSystem", logging, system,
+                "Observability", "Lab", "ForwardingProcesses", "JSONText", "TextTable",
+                "LinuxSystem",
+                logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -131,6 +135,7 @@ let package = Package(
             name: "ObservabilityTests",
             dependencies: ["Observability", "KernelModule", "Fuzzing", "SeededRandom", "LinuxSystem", system],
             swiftSettings: strict),
+        .testTarget(name: "TextTableTests", dependencies: ["TextTable"], swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab", "Fuzzing", "SeededRandom"], swiftSettings: strict),
         // What a hostile kernel or process would give the tests above.
         .target(

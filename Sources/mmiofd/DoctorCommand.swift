@@ -3,6 +3,7 @@
 // mmiofd doctor: what this machine has or lacks.
 
 import ArgumentParser
+import JSONText
 import KernelModule
 import Logging
 import SystemPackage

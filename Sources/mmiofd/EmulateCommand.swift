@@ -5,6 +5,7 @@
 import ArgumentParser
 import ForwardingProcesses
 import Glibc
+import JSONText
 import LinuxSystem
 import Logging
 import ReferenceDevices

@@ -3,6 +3,7 @@
 // mmiofd module: load, unload and describe kvm_user.
 
 import ArgumentParser
+import JSONText
 import KernelModule
 import Logging
 import SystemPackage

@@ -4,6 +4,7 @@
 
 import ArgumentParser
 import Glibc
+import JSONText
 import KernelModule
 import LinuxSystem
 import Logging

@@ -6,6 +6,7 @@ import ArgumentParser
 import DeviceEmulation
 import ForwardingProcesses
 import Glibc
+import JSONText
 import Logging
 import MMIOForwarding
 import Synchronization

@@ -5,6 +5,7 @@
 import ArgumentParser
 import ForwardingProcesses
 import GuestPrograms
+import JSONText
 import LinuxSystem
 import Logging
 import MMIOForwarding

@@ -3,32 +3,40 @@
 // JSON as text (RFC 8259), without Foundation.
 
 /// A value to print as JSON. Objects keep their order.
-enum JSONValue: CustomStringConvertible, ExpressibleByStringLiteral, ExpressibleByBooleanLiteral {
+package enum JSONValue: CustomStringConvertible, ExpressibleByStringLiteral, ExpressibleByBooleanLiteral {
     case null
     case boolean(Bool)
     case integer(Int)
+    case number(Double)
     case string(String)
     case array([JSONValue])
     case object(KeyValuePairs<String, JSONValue>)
     case dictionary([String: JSONValue])
 
-    init(stringLiteral value: String) { self = .string(value) }
-    init(booleanLiteral value: Bool) { self = .boolean(value) }
-    init(_ value: String?) { self = value.map { .string($0) } ?? .null }
-    init(_ value: Int?) { self = value.map { .integer($0) } ?? .null }
+    package init(stringLiteral value: String) { self = .string(value) }
+    package init(booleanLiteral value: Bool) { self = .boolean(value) }
+    package init(_ value: String?) { self = value.map { .string($0) } ?? .null }
+    package init(_ value: Int?) { self = value.map { .integer($0) } ?? .null }
 
     /// The value in one line.
-    var description: String {
+    package var description: String {
         switch self {
         case .null: "null"
         case .boolean(let value): value ? "true" : "false"
         case .integer(let value): String(value)
+        case .number(let value): Self.decimal(value)
         case .string(let value): Self.quoted(value)
         case .array(let values): "[" + values.map(\.description).joined(separator: ",") + "]"
         case .object(let pairs): "{" + pairs.map { "\(Self.quoted($0)):\($1)" }.joined(separator: ",") + "}"
         case .dictionary(let pairs):
             "{" + pairs.sorted { $0.key < $1.key }.map { "\(Self.quoted($0)):\($1)" }.joined(separator: ",") + "}"
         }
+    }
+
+    /// The shortest text that reads back as the same number; JSON has no infinity.
+    private static func decimal(_ value: Double) -> String {
+        guard value.isFinite else { return "null" }
+        return Int(exactly: value).map(String.init) ?? value.description
     }
 
     private static func quoted(_ text: String) -> String {
