@@ -80,11 +80,16 @@ let package = Package(
         .target(name: "JSONText", swiftSettings: strict),
         .target(name: "TextTable", swiftSettings: strict),
 
+        // What the benchmark measured, for people.
+        .target(
+            name: "BenchmarkReport", dependencies: ["TextTable", system], path: "Benchmarks/BenchmarkReport",
+            resources: [.embedInCode("report.html")], swiftSettings: strict),
+
         .executableTarget(
             name: "mmiofd",
             dependencies: [
                 "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule",
-                "Observability", "Lab", "ForwardingProcesses", "JSONText", "TextTable",
+                "Observability", "Lab", "ForwardingProcesses", "BenchmarkReport", "JSONText", "TextTable",
                 "LinuxSystem",
                 logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -136,6 +141,9 @@ let package = Package(
             dependencies: ["Observability", "KernelModule", "Fuzzing", "SeededRandom", "LinuxSystem", system],
             swiftSettings: strict),
         .testTarget(name: "TextTableTests", dependencies: ["TextTable"], swiftSettings: strict),
+        .testTarget(
+            name: "BenchmarkReportTests", dependencies: ["BenchmarkReport", "Fuzzing", "SeededRandom", system],
+            exclude: ["Fixtures"], swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab", "Fuzzing", "SeededRandom"], swiftSettings: strict),
         // What a hostile kernel or process would give the tests above.
         .target(
