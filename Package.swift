@@ -24,8 +24,10 @@ let package = Package(
         .library(name: "ReferenceDevices", targets: ["ReferenceDevices"]),
         .library(name: "KernelModule", targets: ["KernelModule"]),
         .executable(name: "mmiofd", targets: ["mmiofd"]),
+        .executable(name: "mmiofd-bench", targets: ["mmiofd-bench"]),
     ],
     dependencies: [
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
@@ -85,9 +87,11 @@ let package = Package(
             name: "BenchmarkReport", dependencies: ["TextTable", system], path: "Benchmarks/BenchmarkReport",
             resources: [.embedInCode("report.html")], swiftSettings: strict),
 
+        .target(name: "JSONText", swiftSettings: strict),
         .executableTarget(
             name: "mmiofd",
             dependencies: [
+                "JSONText",
                 "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule",
                 "Observability", "Lab", "ForwardingProcesses", "BenchmarkReport", "JSONText", "TextTable",
                 "LinuxSystem",
@@ -100,6 +104,23 @@ let package = Package(
         .executableTarget(
             name: "Doorbell", dependencies: ["DeviceEmulation", "LinuxSystem", "MMIOForwarding"],
             path: "Examples/Doorbell", swiftSettings: [.swiftLanguageMode(.v6)]),
+
+        // The load generator.
+        .target(name: "CBenchmark", dependencies: ["CKVMUser"], path: "Benchmarks/CBenchmark"),
+        .target(
+            name: "Benchmark",
+            dependencies: [
+                "CBenchmark", "KVM", "MMIOForwarding", "GuestPrograms", "LinuxSystem", "JSONText", system,
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ],
+            path: "Benchmarks/Benchmark", swiftSettings: strict),
+        .executableTarget(
+            name: "mmiofd-bench",
+            dependencies: [
+                "Benchmark", "GuestPrograms", "Lab", "LinuxSystem", system,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Benchmarks/BenchmarkRunner", swiftSettings: strict),
 
         .target(name: "SeededRandom", path: "Tests/SeededRandom", swiftSettings: strict),
         .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem", system], swiftSettings: strict),

@@ -96,8 +96,8 @@ public final class GuestMachine: Sendable {
     public func load(
         _ program: GuestProgram, _ arguments: GuestProgram.Arguments, on vcpu: inout VirtualCPU
     ) throws {
-        guard arguments.count >= 0, arguments.window >= 8, program.space(arguments) <= capacity,
-            program.code.count <= GuestMemory.pageSize
+        guard arguments.count >= 0, arguments.window >= program.smallestWindow,
+            program.space(arguments) <= capacity, program.code.count <= GuestMemory.pageSize
         else { throw KVMError(call: "load guest program", errno: .invalidArgument) }
         let code = Self.codeStart + UInt64(vcpu.id) * UInt64(GuestMemory.pageSize)
         try memory.copy(program.code, to: code)
@@ -156,11 +156,14 @@ public final class GuestMachine: Sendable {
 }
 
 extension GuestProgram {
+    /// Where the window says something else, it may be nothing.
+    fileprivate var smallestWindow: UInt64 { [.bursts, .timed].contains(behaviour) ? 0 : 8 }
+
     /// How many elements of results or scratch a program needs; the mailbox needs none beyond the first words.
     fileprivate func space(_ arguments: Arguments) -> Int {
         switch behaviour {
-        case .stores, .stringStores, .outs, .mailbox: 0
-        case .loads, .pairs, .mixed, .stringCopyIn, .stringCopyOut, .ins, .stringOuts: arguments.count
+        case .stores, .stringStores, .outs, .mailbox, .bursts: 0
+        case .loads, .pairs, .mixed, .stringCopyIn, .stringCopyOut, .ins, .stringOuts, .timed: arguments.count
         case .straddling: times(arguments.count, Self.straddlingPairs)
         // Entries of eight words each, and a header of sixteen.
         case .script: times(arguments.count, 16)

@@ -31,6 +31,8 @@ public struct GuestProgram: Hashable, Sendable {
         case ins(Width)
         case mailbox
         case script
+        case bursts
+        case timed
     }
 
     /// How many bytes an access has.
@@ -152,10 +154,49 @@ public struct GuestProgram: Hashable, Sendable {
     /// the list has room for.
     public static let script = of("script", .script)
 
+    /// Memory or ports.
+    public enum Bus: Sendable {
+        /// Memory.
+        case memory
+        /// Ports.
+        case port
+    }
+
+    /// `count` rounds of stores to `target`, of seed, seed + 1 and so on, as many as `window` says, and a fence: a load
+    /// of 4 bytes ``fenceDistance(_:)`` beyond `target`.
+    ///
+    /// - Parameters:
+    ///   - width: on the port bus not eight.
+    ///   - bus: where `target` is.
+    public static func storeBursts(_ width: Width, on bus: Bus = .memory) -> GuestProgram {
+        of(bus == .memory ? "burst_\(width.rawValue)" : "burst_out_\(width.rawValue)", .bursts)
+    }
+
+    /// `count` loads from `target`, and a fence as ``storeBursts(_:on:)`` has it. The values recorded are not what was
+    /// loaded, but how many ticks of the guest's TSC each load took.
+    ///
+    /// Each begins `window` ticks after the one before was due, and is measured from when it was due, whenever the guest
+    /// came to it; with a `window` of 0 it begins at once.
+    ///
+    /// - Parameters:
+    ///   - width: on the port bus not eight.
+    ///   - bus: where `target` is.
+    public static func timedLoads(_ width: Width, on bus: Bus = .memory) -> GuestProgram {
+        of(bus == .memory ? "timed_load_\(width.rawValue)" : "timed_in_\(width.rawValue)", .timed)
+    }
+
+    /// The same with stores, of seed, seed + 1 and so on: measured is until the guest goes on.
+    public static func timedStores(_ width: Width, on bus: Bus = .memory) -> GuestProgram {
+        of(bus == .memory ? "timed_store_\(width.rawValue)" : "timed_out_\(width.rawValue)", .timed)
+    }
+
+    /// How far beyond its target a program's fence lies.
+    public static func fenceDistance(_ bus: Bus) -> UInt64 { bus == .memory ? 0x1000 : 8 }
+
     /// The port to which ``script`` writes a byte when it has nothing to do: 0xf5.
     public static let idlePort: UInt16 = 0xf5
 
-    /// Every program but ``script``, whose accesses no arguments name.
+    /// Every program but ``script``, whose accesses no arguments name, and those that are for measuring.
     public static let all: [GuestProgram] =
         [mixed, mixedAligned, straddling, sixteenBytes, mailbox]
         + Width.allCases.flatMap {

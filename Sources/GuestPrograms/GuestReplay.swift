@@ -65,8 +65,8 @@ public struct GuestReplay: Sequence, Sendable {
                 return .store(counter, width.rawValue, at: target, on: .port)
             case .ins(let width):
                 return .load(width.rawValue, at: target, on: .port)
-            case .mailbox, .script:
-                preconditionFailure("this program makes no access of its own")
+            case .mailbox, .script, .bursts, .timed:
+                preconditionFailure("this program's accesses are not told in advance")
             }
         }
 
@@ -111,7 +111,7 @@ extension GuestProgram.Behaviour {
         case .pairs: 2
         case .sixteen: 4
         case .straddling: 2 * straddles.count
-        case .mailbox, .script: 0
+        case .mailbox, .script, .bursts, .timed: 0
         default: 1
         }
     }

@@ -11,6 +11,7 @@ package enum JSONValue: CustomStringConvertible, ExpressibleByStringLiteral, Exp
     case string(String)
     case array([JSONValue])
     case object(KeyValuePairs<String, JSONValue>)
+    case fields([(String, JSONValue)])
     case dictionary([String: JSONValue])
 
     package init(stringLiteral value: String) { self = .string(value) }
@@ -28,6 +29,7 @@ package enum JSONValue: CustomStringConvertible, ExpressibleByStringLiteral, Exp
         case .string(let value): Self.quoted(value)
         case .array(let values): "[" + values.map(\.description).joined(separator: ",") + "]"
         case .object(let pairs): "{" + pairs.map { "\(Self.quoted($0)):\($1)" }.joined(separator: ",") + "}"
+        case .fields(let pairs): "{" + pairs.map { "\(Self.quoted($0)):\($1)" }.joined(separator: ",") + "}"
         case .dictionary(let pairs):
             "{" + pairs.sorted { $0.key < $1.key }.map { "\(Self.quoted($0)):\($1)" }.joined(separator: ",") + "}"
         }

@@ -18,6 +18,10 @@
 	X(rep_movs_in_1) X(rep_movs_in_2) X(rep_movs_in_4) X(rep_movs_in_8)                   \
 	X(out_1) X(out_2) X(out_4) X(in_1) X(in_2) X(in_4)                                    \
 	X(rep_outs_1) X(rep_outs_2) X(rep_outs_4) X(rep_ins_1) X(rep_ins_2) X(rep_ins_4)      \
+	X(burst_1) X(burst_2) X(burst_4) X(burst_8) X(burst_out_1) X(burst_out_2) X(burst_out_4) \
+	X(timed_load_1) X(timed_load_2) X(timed_load_4) X(timed_load_8)                       \
+	X(timed_store_1) X(timed_store_2) X(timed_store_4) X(timed_store_8)                   \
+	X(timed_in_1) X(timed_in_2) X(timed_in_4) X(timed_out_1) X(timed_out_2) X(timed_out_4) \
 	X(mailbox) X(script)
 
 struct cguest_program {

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the kernel counts of the two processes.
+
+import CBenchmark
+import LinuxSystem
+import SystemPackage
+
+/// Counters of tracepoints in this process, with the threads that it starts, and in the emulation process.
+final class EventCounters {
+    /// What is counted.
+    enum Event: String, CaseIterable {
+        case contextSwitches = "sched/sched_switch"
+        case systemCalls = "raw_syscalls/sys_enter"
+        case wakeups = "sched/sched_wakeup"
+    }
+
+    private var descriptors: [Event: [CInt]] = [:]
+
+    /// Opens them, stopped.
+    ///
+    /// - Throws: ``MeasuringFailure`` that says what is missing.
+    init(and emulation: pid_t?) throws {
+        for event in Event.allCases {
+            guard let id = Self.identifier(event) else {
+                throw MeasuringFailure("no tracepoint \(event.rawValue) below /sys/kernel/tracing: is it mounted, readable?")
+            }
+            for process in [0] + (emulation.map { [$0] } ?? []) {
+                let descriptor = cbench_open_counter(id, process)
+                guard descriptor >= 0 else {
+                    throw MeasuringFailure("perf_event_open of \(event.rawValue): \(Errno(rawValue: -descriptor))")
+                }
+                descriptors[event, default: []].append(descriptor)
+            }
+        }
+    }
+
+    deinit {
+        for descriptor in descriptors.values.joined() { cbench_close_ends(descriptor, -1) }
+    }
+
+    private static func identifier(_ event: Event) -> UInt64? {
+        for root in ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"] {
+            if let text = KernelFile("\(root)/events/\(event.rawValue)/id").text(), let id = UInt64(text) { return id }
+        }
+        return nil
+    }
+
+    /// What happens while `body` runs.
+    func count(_ body: () throws -> Void) throws -> [Event: Double] {
+        for descriptor in descriptors.values.joined() { try check(cbench_start_counter(descriptor)) }
+        try body()
+        var counts: [Event: Double] = [:]
+        for (event, descriptors) in descriptors {
+            for descriptor in descriptors {
+                var value: UInt64 = 0
+                try check(unsafe cbench_stop_counter(descriptor, &value))
+                counts[event, default: 0] += Double(value)
+            }
+        }
+        return counts
+    }
+
+    private func check(_ result: CInt) throws {
+        guard result == 0 else { throw MeasuringFailure("a perf counter: \(Errno(rawValue: -result))") }
+    }
+}

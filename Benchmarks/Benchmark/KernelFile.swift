@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Small files of /proc, /sys and debugfs.
+
+import Glibc
+import LinuxSystem
+import SystemPackage
+
+/// A file in which the kernel tells or is told something.
+struct KernelFile {
+    let path: FilePath
+
+    init(_ path: String) {
+        self.path = FilePath(path)
+    }
+
+    /// All of it, without white space at the end; nil if it cannot be read.
+    func text() -> String? {
+        guard let bytes = try? bytes() else { return nil }
+        var text = String(decoding: bytes, as: UTF8.self)
+        while text.last?.isWhitespace == true { text.removeLast() }
+        return text
+    }
+
+    private func bytes() throws(Errno) -> [UInt8] {
+        let file = try OwnedDescriptor.open(path, .readOnly)
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            let count = try systemCall(onInterrupt: .retry) {
+                unsafe chunk.withUnsafeMutableBytes { unsafe read(file.rawValue, $0.baseAddress, $0.count) }
+            }
+            if count == 0 { return bytes }
+            bytes += chunk.prefix(count)
+        }
+    }
+
+    /// Writes a text at once, as these files want it.
+    func write(_ text: String) throws(Errno) {
+        let file = try OwnedDescriptor.open(path, .writeOnly)
+        var bytes = Array(text.utf8)
+        _ = try systemCall(onInterrupt: .retry) {
+            unsafe bytes.withUnsafeMutableBytes { unsafe Glibc.write(file.rawValue, $0.baseAddress, $0.count) }
+        }
+    }
+}
