@@ -79,7 +79,6 @@ let package = Package(
             name: "Observability", dependencies: ["KernelModule", "LinuxSystem", "TextTable", system],
             swiftSettings: strict),
         .target(name: "Lab", dependencies: ["LinuxSystem", system], swiftSettings: strict),
-        .target(name: "JSONText", swiftSettings: strict),
         .target(name: "TextTable", swiftSettings: strict),
 
         // What the benchmark measured, for people.
@@ -91,11 +90,9 @@ let package = Package(
         .executableTarget(
             name: "mmiofd",
             dependencies: [
-                "JSONText",
                 "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule",
                 "Observability", "Lab", "ForwardingProcesses", "BenchmarkReport", "JSONText", "TextTable",
-                "LinuxSystem",
-                logging, system,
+                "LinuxSystem", logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
