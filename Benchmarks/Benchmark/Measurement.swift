@@ -4,6 +4,7 @@
 
 import CBenchmark
 import GuestPrograms
+import Histogram
 import SystemPackage
 
 /// Measures one scenario.
@@ -31,17 +32,17 @@ struct Measurement {
         let warmup = scenario.operation.work(count: plan.warmup, width: scenario.width, bus: scenario.bus)
         _ = try run(warmup.full, of: warmup)
         var rounds: [Double] = []
-        var cpuTime = (vmm: 0.0, emulation: 0.0)
+        var spent = CPUClocks()
         let before = testbed.counted
         for _ in 0..<plan.rounds {
             let empty = try run(work.empty, of: work)
-            let (vmm, emulation) = self.cpuTime
+            let start = clocks
             let full = try run(work.full, of: work)
-            cpuTime.vmm += self.cpuTime.vmm - vmm
-            cpuTime.emulation += self.cpuTime.emulation - emulation
+            spent += clocks - start
             rounds.append((Double(full) - Double(empty)) * unitsPerTick / perRound)
         }
         var row = Row(scenario, wakeupPreemption: wakeupPreemption, rounds: rounds)
+        row.cpuTime = spent.perAccess(perRound * Double(plan.rounds), hasKernel: plan.mode == .time)
         let after = testbed.counted
         if after.batches > before.batches {
             row.requestsPerRead = Double(after.requests - before.requests) / Double(after.batches - before.batches)
@@ -54,15 +55,15 @@ struct Measurement {
     /// Accesses of a round, on all vCPUs.
     private var perRound: Double { Double(work.accesses * scenario.vcpus) }
 
-    private var cpuTime: (vmm: Double, emulation: Double) {
-        (Double(cbench_cpu_time(0)), testbed.emulation.process.map { Double(cbench_cpu_time($0)) } ?? 0)
-    }
+    private var clocks: CPUClocks { CPUClocks(and: testbed.emulation.process) }
 
     /// Runs the guest's program and checks that the device has seen all of it.
     private func run(_ extent: Operation.Extent, of work: Operation.Work) throws -> UInt64 {
         let before = testbed.counted
         let ticks = try testbed.run(work.program, extent, seed: plan.seed)
-        if extent == work.full, let stores = work.stores { try check(stores, work.accesses - stores, since: before.stores, before.loads) }
+        if extent == work.full, let stores = work.stores {
+            try check(stores, work.accesses - stores, since: before.stores, before.loads)
+        }
         return ticks
     }
 
@@ -97,6 +98,31 @@ struct Measurement {
 
     /// Single accesses by the guest's clock; nil for those that no program times.
     private func latencyPass() throws -> Row.Latency? {
-        nil
+        let interval = plan.rate.map { ticksPerSecond / $0 } ?? 0
+        guard
+            let work = scenario.operation.timedWork(
+                count: plan.count, interval: UInt64(interval), width: scenario.width, bus: scenario.bus)
+        else { return nil }
+        _ = try run(work.full, of: work)
+        // Five digits: every count of instructions in question is a bucket of its own.
+        var histogram = Histogram<UInt32>(highestTrackableValue: 1 << 40, numberOfSignificantValueDigits: .five)
+        for index in 0..<scenario.vcpus {
+            for ticks in try testbed.values(of: index) { histogram.record(ticks) }
+        }
+        return Row.Latency(histogram, unitsPerTick: unitsPerTick)
+    }
+
+    private var ticksPerSecond: Double { 1e9 / unitsPerTick }
+}
+
+extension Row.Latency {
+    /// The usual percentiles.
+    init(_ histogram: Histogram<UInt32>, unitsPerTick: Double) {
+        let quantiles: [(String, UInt64)] = [
+            ("p50", histogram.valueAtPercentile(50)), ("p90", histogram.valueAtPercentile(90)),
+            ("p99", histogram.valueAtPercentile(99)), ("p99.9", histogram.valueAtPercentile(99.9)),
+            ("max", histogram.maxRecorded),
+        ]
+        percentiles = quantiles.map { Percentile(name: $0.0, value: Double($0.1) * unitsPerTick) }
     }
 }

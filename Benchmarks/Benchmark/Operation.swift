@@ -54,7 +54,7 @@ public enum Operation: Hashable, Sendable {
         var count: Int
         var window: UInt64
         /// How many stores each fence comes after.
-        var storesPerFence: Int { Int(window) }
+        var storesPerFence = 0
     }
 
     /// About `count` accesses of this kind.
@@ -79,9 +79,21 @@ public enum Operation: Hashable, Sendable {
         }
     }
 
+    /// Accesses of this kind one by one, by the guest's clock; nil where no program times them.
+    ///
+    /// - Parameter interval: ticks of the TSC between them; 0 for none.
+    func timedWork(count: Int, interval: UInt64, width: GuestProgram.Width, bus: GuestProgram.Bus) -> Work? {
+        let isLoad = self == .load
+        guard isLoad || self == .store else { return nil }
+        return Work(
+            program: isLoad ? .timedLoads(width, on: bus) : .timedStores(width, on: bus),
+            full: Extent(count: count, window: interval, storesPerFence: isLoad ? 0 : count),
+            empty: Extent(count: 0, window: interval), accesses: count, stores: isLoad ? 0 : count)
+    }
+
     private func bursts(rounds: Int, of size: Int, _ width: GuestProgram.Width, _ bus: GuestProgram.Bus) -> Work {
         Work(
-            program: .storeBursts(width, on: bus), full: Extent(count: rounds, window: UInt64(size)),
+            program: .storeBursts(width, on: bus), full: Extent(count: rounds, window: UInt64(size), storesPerFence: size),
             empty: Extent(count: rounds, window: 0), accesses: rounds * size, stores: rounds * size)
     }
 }

@@ -50,8 +50,8 @@ public struct Row: Sendable {
         public var vmm: Double
         /// Of the emulation process.
         public var emulation: Double
-        /// In the kernel, of both.
-        public var kernel: Double
+        /// In the kernel, of both; nil where that was too short for the kernel's sampling.
+        public var kernel: Double?
     }
 
     /// Percentiles, in the row's unit.
@@ -111,15 +111,11 @@ extension Row {
         }
         if let requestsPerRead { fields.append(("requests_per_read", .number(requestsPerRead.thousandths))) }
         if let cpuTime {
-            fields.append(
-                (
-                    "cpu_ns",
-                    .fields([
-                        ("vmm", .number(cpuTime.vmm.thousandths)),
-                        ("emulation", .number(cpuTime.emulation.thousandths)),
-                        ("kernel", .number(cpuTime.kernel.thousandths)),
-                    ])
-                ))
+            var times: [(String, JSONValue)] = [
+                ("vmm", .number(cpuTime.vmm.thousandths)), ("emulation", .number(cpuTime.emulation.thousandths)),
+            ]
+            if let kernel = cpuTime.kernel { times.append(("kernel", .number(kernel.thousandths))) }
+            fields.append(("cpu_ns", .fields(times)))
         }
         if let latency {
             fields.append(

@@ -74,10 +74,12 @@ struct BenchmarkRunner: ParsableCommand {
         let plan = try plan()
         let outcome = try plan.carryOut { position, total, row, mode in
             let unit = mode == .instructions ? "instructions" : "ns"
-            let switches = row.counts.map { ", \($0.contextSwitches) switches, \($0.systemCalls) system calls" } ?? ""
+            let counts = row.counts.map {
+                ", \(hundredths($0.contextSwitches)) switches, \(hundredths($0.systemCalls)) system calls"
+            }
             printError(
                 "bench: \(position)/\(total) \(row.scenario)\(row.wakeupPreemption ? "" : ", no wake-up preemption"): "
-                    + "\(Int(row.value.rounded())) \(unit)\(switches)")
+                    + "\(Int(row.value.rounded())) \(unit)\(counts ?? "")")
         }
         print(outcome.json, terminator: "")
     }
@@ -171,6 +173,8 @@ private enum Names {
         return mode
     }
 }
+
+private func hundredths(_ value: Double) -> Double { (value * 100).rounded() / 100 }
 
 private func printError(_ line: String) {
     // In one write, so that nothing comes between.

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include <linux/perf_event.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "internal.h"
@@ -52,6 +53,14 @@ uint64_t cbench_cpu_time(pid_t process)
 		return 0;
 	clock_gettime(clock, &time);
 	return (uint64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+uint64_t cbench_kernel_time(void)
+{
+	struct rusage usage = { 0 };
+
+	getrusage(RUSAGE_SELF, &usage);
+	return (uint64_t)usage.ru_stime.tv_sec * 1000000000 + usage.ru_stime.tv_usec * 1000;
 }
 
 int cbench_pin(int cpu)

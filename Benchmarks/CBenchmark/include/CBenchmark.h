@@ -143,6 +143,9 @@ int cbench_tsc_khz(int vcpu);
 /// CPU time of a process (0: this one), in nanoseconds; the clock of that process must exist.
 uint64_t cbench_cpu_time(pid_t process);
 
+/// This process's time in the kernel, in nanoseconds.
+uint64_t cbench_kernel_time(void);
+
 /// Binds the calling thread to a CPU. -errno, or 0.
 int cbench_pin(int cpu);
 
