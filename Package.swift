@@ -86,13 +86,18 @@ let package = Package(
             name: "BenchmarkReport", dependencies: ["TextTable", system], path: "Benchmarks/BenchmarkReport",
             resources: [.embedInCode("report.html")], swiftSettings: strict),
 
+        // What a larger machine would need, simulated from what was counted.
+        .target(
+            name: "Capacity", dependencies: ["BenchmarkReport", "TextTable", "SeededRandom"],
+            path: "Benchmarks/Capacity", swiftSettings: strict),
+
         .target(name: "JSONText", swiftSettings: strict),
         .executableTarget(
             name: "mmiofd",
             dependencies: [
                 "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule",
-                "Observability", "Lab", "ForwardingProcesses", "BenchmarkReport", "JSONText", "TextTable",
-                "LinuxSystem", logging, system,
+                "Observability", "Lab", "ForwardingProcesses", "BenchmarkReport", "Capacity", "JSONText",
+                "TextTable", "LinuxSystem", logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -162,6 +167,9 @@ let package = Package(
         .testTarget(
             name: "BenchmarkReportTests", dependencies: ["BenchmarkReport", "Fuzzing", "SeededRandom", system],
             exclude: ["Fixtures"], swiftSettings: strict),
+        .testTarget(
+            name: "CapacityTests", dependencies: ["Capacity", "BenchmarkReport", system], exclude: ["Fixtures"],
+            swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab", "Fuzzing", "SeededRandom"], swiftSettings: strict),
         // What a hostile kernel or process would give the tests above.
         .target(

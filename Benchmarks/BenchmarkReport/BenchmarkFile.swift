@@ -122,6 +122,7 @@ extension BenchmarkRun {
         guard (texts + parameters).allSatisfy(Self.isPrintable) else {
             throw .malformed(at: "machine or plan", "a text has characters that cannot be printed")
         }
+        guard (plan.rate ?? 0).magnitude < 1e15 else { throw .malformed(at: "plan.rate", "it is out of range") }
         guard !rows.isEmpty else { throw .malformed(at: "rows", "there is none") }
         var known: Set<BenchmarkRow.Key> = []
         for (position, row) in rows.enumerated() {

@@ -43,6 +43,10 @@ public struct BenchmarkRun: Codable, Hashable, Sendable {
         public var warmup: Int
         /// The command and its arguments.
         public var command: [String]
+        /// Accesses a second where single ones are timed; nil for one after the other.
+        public var rate: Double?
+        /// The CPUs of the emulation process and of the vCPUs, nil where the scheduler chooses.
+        public var pin: [Int]?
     }
 
     /// The format's number.

@@ -92,7 +92,7 @@ public struct FigureTable: Sendable {
 }
 
 /// The items without those that were there before, in their order.
-func unique<Item: Hashable>(_ items: [Item]) -> [Item] {
+package func unique<Item: Hashable>(_ items: [Item]) -> [Item] {
     var known: Set<Item> = []
     return items.filter { known.insert($0).inserted }
 }

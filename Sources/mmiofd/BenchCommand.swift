@@ -19,7 +19,7 @@ struct BenchCommand: ParsableCommand {
             """,
         subcommands: [
             BenchRunCommand.self, BenchTableCommand.self, BenchReportCommand.self, BenchCompareCommand.self,
-            BenchCheckCommand.self,
+            BenchCheckCommand.self, BenchCapacityCommand.self,
         ])
 }
 

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the parts of an access cost, worked out from measured rows. docs/capacity.md derives each.
+
+public import BenchmarkReport
+
+/// Instructions of the parts of an access through the descriptor, each on the CPU that executes them.
+public struct AccessCosts: Hashable, Sendable {
+    /// vCPU: an exit that the kernel handles, and the entry.
+    public var exit: Double
+    /// vCPU: what a load's exit costs more than a store's.
+    public var loadExtra: Double
+    /// vCPU: queueing a request.
+    public var queue: Double
+    /// Whoever wakes: waking a thread that sleeps.
+    public var wake: Double
+    /// Emulation: starting to run, the call that gets the first requests, and going to sleep after them.
+    public var run: Double
+    /// Emulation: one more call while requests are there.
+    public var call: Double
+    /// Emulation: a request and its reply.
+    public var serve: Double
+    /// vCPU: going to sleep and starting again on a CPU of its own.
+    public var sleep: Double
+    /// How many stores may be pending.
+    public var queueDepth: Int
+}
+
+extension AccessCosts {
+    /// A row without which the parts cannot be told apart.
+    public struct MissingRow: Error, Hashable, CustomStringConvertible {
+        /// Which row.
+        public let key: BenchmarkRow.Key
+
+        /// What was tried, what came back, and what to do.
+        public var description: String {
+            "cannot work out the parts of an access: there is no row \(key); make bench with all paths and both settings of "
+                + "wake-up preemption measures it"
+        }
+    }
+
+    /// Works the parts out.
+    ///
+    /// - Throws: `MissingRow`.
+    public init(_ run: BenchmarkRun) throws(MissingRow) {
+        func row(_ path: String, _ operation: String, preemption: Bool = true) throws(MissingRow) -> BenchmarkRow {
+            var load = BenchmarkRow.Load(operation)
+            load.wakeupPreemption = preemption
+            let key = BenchmarkRow.Key(path, load)
+            guard let row = run.rows.first(where: { $0.key == key }) else { throw MissingRow(key: key) }
+            return row
+        }
+        let depth = run.machine.module["queue_depth"].flatMap(Int.init) ?? 256
+        queueDepth = min(max(depth, 1), 4096)
+        let alone = try row("fd-exchange", "store").value
+        let together = try row("fd-exchange", "store", preemption: false).value
+        loadExtra = try row("exit", "load").value - row("exit", "store").value
+        call = try row("fd-readwrite", "load").value - row("fd-exchange", "load").value
+        exit = try row("ioeventfd", "store").value
+        // Without preemption a load's vCPU sleeps, which it does not with.
+        wake = try row("fd-exchange", "load", preemption: false).value - alone - loadExtra
+        // A store alone is an access and a run; without preemption the queue fills up before each run.
+        let calls = Double((queueDepth - 1) / Self.batch)
+        let share = 1 / Double(queueDepth)
+        let access = (together - share * (alone + wake + calls * call)) / (1 - share)
+        self.run = alone - access - wake
+        // Which of the two does how much of what the floor of an exit leaves is not measured.
+        queue = max(0, access - exit) / 2
+        serve = max(0, access - exit) / 2
+        sleep = self.run / 2
+    }
+
+    /// Requests that the emulation process takes at once, at most.
+    static let batch = 64
+}
