@@ -133,7 +133,7 @@ extension BenchmarkRun {
         }
     }
 
-    private static func isPrintable(_ text: String) -> Bool {
+    fileprivate static func isPrintable(_ text: String) -> Bool {
         text.unicodeScalars.allSatisfy { $0.value >= 0x20 && !(0x7f...0x9f).contains($0.value) }
     }
 }
@@ -142,8 +142,9 @@ extension BenchmarkRow {
     /// What is wrong with it, nil for nothing.
     fileprivate func problem(in mode: BenchmarkRun.Mode) -> String? {
         let keys = [cpuNanoseconds, latency].flatMap { $0.map { Array($0.keys) } ?? [] }
-        let names = [path, operation] + (stages ?? []).map(\.stage) + keys
+        let names = [path, operation] + keys
         if !names.allSatisfy(Self.isName) { return "a name may have the characters a-z, 0-9, '-', '_' and '.' only" }
+        if !(stages ?? []).map(\.stage).allSatisfy(BenchmarkRun.isPrintable) { return "a stage's name cannot be printed" }
         // Computed with later: what is beyond these was never measured.
         if !figures.allSatisfy({ abs($0) < 1e15 }) { return "a figure is out of range" }
         if ![width, vcpus, devices, ranges].allSatisfy((1...1_000_000).contains) {

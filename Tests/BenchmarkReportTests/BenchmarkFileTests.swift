@@ -97,6 +97,17 @@ struct BenchmarkFileTests {
         }
     }
 
+    @Test("A stage may have any name that can be printed")
+    func stages() throws {
+        var row = row("exit", "store", 1)
+        row.stages = [.init(stage: "vmm: kvm_exit -> sys_exit 16", value: -504.2)]
+        #expect(try BenchmarkRun(decoding: run([row]).encoded()).rows == [row])
+        row.stages = [.init(stage: "\u{1b}[2J", value: 1)]
+        #expect(throws: BenchmarkFileError.Problem.malformed(at: "rows[0]", "a stage's name cannot be printed")) {
+            _ = try BenchmarkRun(decoding: run([row]).encoded())
+        }
+    }
+
     @Test("A file without rows is none, and neither is one that has a row twice")
     func rows() {
         let double = run([row("exit", "store", 1), row("pipes", "store", 1), row("exit", "store", 2)])
