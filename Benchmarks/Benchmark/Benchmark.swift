@@ -30,19 +30,35 @@ extension Plan {
     /// - Parameter progress: told each row's place, how many there will be, and the row, as soon as it is there.
     /// - Throws: ``MeasuringFailure``, and the errors of `KVM`, `MMIOForwarding` and `LinuxSystem`.
     public func carryOut(_ progress: (Int, Int, Row, Mode) -> Void) throws -> Outcome {
+        for scenario in scenarios {
+            if let objection = scenario.objection { throw MeasuringFailure(objection) }
+        }
         let preemption = WakeupPreemption()
         let settings = preemption.isKnown ? wakeupPreemption : [true]
         var rows: [Row] = []
         for on in settings {
             try preemption.set(on)
+            var rounds = try alternatingRounds()
             for scenario in scenarios {
-                if let objection = scenario.objection { throw MeasuringFailure(objection) }
-                let row = try Measurement(scenario, self).row(wakeupPreemption: on)
+                let measurement = try Measurement(scenario, self)
+                let row = try measurement.row(wakeupPreemption: on, after: rounds.isEmpty ? [] : rounds.removeFirst())
                 rows.append(row)
                 progress(rows.count, settings.count * scenarios.count, row, mode)
             }
         }
         return Outcome(plan: self, machine: MachineDescription(), rows: rows)
+    }
+
+    /// All rounds of each scenario but the last one, where figures drift: by turns, so that they drift for all alike.
+    private func alternatingRounds() throws -> [[Double]] {
+        guard mode == .time, rounds > 1 else { return [] }
+        var results = [[Double]](repeating: [], count: scenarios.count)
+        for _ in 1..<rounds {
+            for (index, scenario) in scenarios.enumerated() {
+                results[index] += try Measurement(scenario, self).rounds(1).values
+            }
+        }
+        return results
     }
 
     var json: JSONValue {

@@ -3,6 +3,7 @@
 // What the kernel counts of the two processes.
 
 import CBenchmark
+import Glibc
 import LinuxSystem
 import SystemPackage
 
@@ -35,8 +36,18 @@ final class EventCounters {
         }
     }
 
-    deinit {
+    deinit { close() }
+
+    /// Ends the counting.
+    func close() {
         for descriptor in descriptors.values.joined() { cbench_close_ends(descriptor, -1) }
+        descriptors = [:]
+    }
+
+    /// Waits until switches cost what they did: for a second after the last counter the kernel still has them look for
+    /// some.
+    static func settle() {
+        usleep(1_200_000)
     }
 
     private static func identifier(_ event: Event) -> UInt64? {

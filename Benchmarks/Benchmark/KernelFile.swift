@@ -35,6 +35,11 @@ struct KernelFile {
         }
     }
 
+    /// Opens it as one does to make a file empty, which for some means something else.
+    func empty() throws {
+        try FileDescriptor.open(path, .writeOnly, options: .truncate).close()
+    }
+
     /// Writes a text at once, as these files want it.
     func write(_ text: String) throws(Errno) {
         let file = try OwnedDescriptor.open(path, .writeOnly)

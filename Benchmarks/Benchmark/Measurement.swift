@@ -3,6 +3,7 @@
 // How a row is measured: passes over the same scenario, each for one kind of figure.
 
 import CBenchmark
+import Glibc
 import GuestPrograms
 import Histogram
 import SystemPackage
@@ -27,28 +28,38 @@ struct Measurement {
         }
     }
 
-    /// All passes.
-    func row(wakeupPreemption: Bool) throws -> Row {
+    /// The measured pass: some rounds after a warm-up.
+    func rounds(_ number: Int) throws -> (values: [Double], spent: CPUClocks) {
         let warmup = scenario.operation.work(count: plan.warmup, width: scenario.width, bus: scenario.bus)
         _ = try run(warmup.full, of: warmup)
-        var rounds: [Double] = []
+        var values: [Double] = []
         var spent = CPUClocks()
-        let before = testbed.counted
-        for _ in 0..<plan.rounds {
+        for _ in 0..<number {
             let empty = try run(work.empty, of: work)
             let start = clocks
             let full = try run(work.full, of: work)
             spent += clocks - start
-            rounds.append((Double(full) - Double(empty)) * unitsPerTick / perRound)
+            values.append((Double(full) - Double(empty)) * unitsPerTick / perRound)
         }
-        var row = Row(scenario, wakeupPreemption: wakeupPreemption, rounds: rounds)
-        row.cpuTime = spent.perAccess(perRound * Double(plan.rounds), hasKernel: plan.mode == .time)
+        return (values, spent)
+    }
+
+    /// All passes.
+    ///
+    /// - Parameter earlier: rounds that have been measured already.
+    func row(wakeupPreemption: Bool, after earlier: [Double]) throws -> Row {
+        let before = testbed.counted
+        let number = plan.rounds - earlier.count
+        let (values, spent) = try rounds(number)
+        var row = Row(scenario, wakeupPreemption: wakeupPreemption, rounds: earlier + values)
+        row.cpuTime = spent.perAccess(perRound * Double(number), hasKernel: plan.mode == .time)
         let after = testbed.counted
         if after.batches > before.batches {
             row.requestsPerRead = Double(after.requests - before.requests) / Double(after.batches - before.batches)
         }
         row.counts = try countingPass()
         row.latency = try latencyPass()
+        if plan.stages, scenario.hasStages { row.stages = try stagePass(value: row.value) }
         return row
     }
 
@@ -84,6 +95,10 @@ struct Measurement {
 
     private func countingPass() throws -> Row.Counts {
         let counters = try EventCounters(and: testbed.emulation.process)
+        defer {
+            counters.close()
+            EventCounters.settle()
+        }
         let full = try counters.count { _ = try run(work.full, of: work) }
         let empty = try counters.count { _ = try run(work.empty, of: work) }
         func perAccess(_ event: EventCounters.Event) -> Double {
@@ -92,6 +107,30 @@ struct Measurement {
         return Row.Counts(
             contextSwitches: perAccess(.contextSwitches), systemCalls: perAccess(.systemCalls),
             wakeups: perAccess(.wakeups))
+    }
+
+    // MARK: Stages
+
+    /// Where the cost lies; the rest of `value` is the last stage.
+    private func stagePass(value: Double) throws -> [Row.Stage] {
+        guard let emulation = testbed.emulation.process else { return [] }
+        let trace = try EventTrace()
+        var breakdown = StageBreakdown(vmm: Int(getpid()), emulation: Int(emulation))
+        let count = 200
+        let work = scenario.operation.work(count: count, width: scenario.width, bus: scenario.bus)
+        _ = try run(work.full, of: work)
+        let plain = try run(work.full, of: work)
+        for group in StageBreakdown.groups {
+            var traced: UInt64 = 0
+            let events = try trace.trace(group) { traced = try run(work.full, of: work) }
+            guard !events.isEmpty else { continue }
+            let cost = (Double(traced) - Double(plain)) / Double(events.count)
+            for name in Set(events.map(\.name)) { breakdown.costs[name] = cost }
+        }
+        let events = try trace.trace(StageBreakdown.groups.flatMap { $0 }) { _ = try run(work.full, of: work) }
+        var stages = breakdown.usualStages(events).map { Row.Stage(name: $0.name, value: $0.ticks * unitsPerTick) }
+        stages.append(Row.Stage(name: "rest", value: value - stages.map(\.value).reduce(0, +)))
+        return stages
     }
 
     // MARK: Latency

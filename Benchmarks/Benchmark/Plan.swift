@@ -27,6 +27,12 @@ public struct Scenario: Hashable, Sendable {
         self.operation = operation
     }
 
+    /// Whether the way of an access is taken apart: one at a time, through both processes.
+    var hasStages: Bool {
+        [.descriptorReadWrite, .descriptorExchange, .socket, .sharedMemoryFutex].contains(path)
+            && [.load, .store].contains(operation) && vcpus == 1
+    }
+
     /// Why it cannot be measured; nil if it can.
     public var objection: String? {
         if !path.allows(operation) { return "\(path.rawValue) has no \(operation)" }

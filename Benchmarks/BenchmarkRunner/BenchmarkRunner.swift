@@ -29,14 +29,17 @@ struct BenchmarkRunner: ParsableCommand {
     @Option(help: "What the TSC counts: instructions (QEMU with -icount shift=0), or time.", transform: Names.mode)
     var mode = Plan.Mode.time
 
-    @Option(help: "Accesses of a round.")
-    var count = 2000
+    @Option(help: "Accesses of a round. (default: 1000; of time 20000)")
+    var count: Int?
 
-    @Option(help: "Rounds that are measured.")
-    var rounds = 5
+    @Option(help: "Rounds that are measured. (default: 3; of time 9)")
+    var rounds: Int?
 
-    @Option(help: "Accesses before the first round.")
-    var warmup = 200
+    @Option(help: "Accesses before a round. (default: 500; of time 5000)")
+    var warmup: Int?
+
+    @Flag(inversion: .prefixedNo, help: "Say where the cost lies, on some paths. (default: of instructions)")
+    var stages: Bool?
 
     @Option(help: "What the guest's values begin with.")
     var seed: UInt64 = 1
@@ -96,7 +99,12 @@ struct BenchmarkRunner: ParsableCommand {
     private func plan() throws -> Plan {
         var plan = Plan()
         plan.mode = mode
-        (plan.count, plan.rounds, plan.warmup, plan.seed, plan.rate) = (count, rounds, warmup, seed, rate)
+        let isExact = mode == .instructions
+        plan.count = count ?? (isExact ? 1000 : 20_000)
+        plan.rounds = rounds ?? (isExact ? 3 : 9)
+        plan.warmup = warmup ?? (isExact ? 500 : 5000)
+        plan.stages = stages ?? isExact
+        (plan.seed, plan.rate) = (seed, rate)
         plan.command = CommandLine.arguments
         switch wakeupPreemption {
         case "on": plan.wakeupPreemption = [true]
@@ -145,7 +153,8 @@ struct BenchmarkRunner: ParsableCommand {
     }
 
     func validate() throws {
-        guard (1...1_000_000).contains(count), (1...1000).contains(rounds), (0...1_000_000).contains(warmup) else {
+        guard (1...1_000_000).contains(count ?? 1), (1...1000).contains(rounds ?? 1),
+            (0...1_000_000).contains(warmup ?? 0) else {
             throw ValidationError("--count is 1 to 1000000, --rounds 1 to 1000, --warmup 0 to 1000000")
         }
         guard vcpus.allSatisfy((1...64).contains), devices.allSatisfy((1...64).contains),
