@@ -163,13 +163,18 @@ let package = Package(
             name: "ObservabilityTests",
             dependencies: ["Observability", "KernelModule", "Fuzzing", "SeededRandom", "LinuxSystem", system],
             swiftSettings: strict),
+        .testTarget(
+            name: "CommandTests",
+            dependencies: [
+                "mmiofd", "BenchmarkReport", system, .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
         .testTarget(name: "TextTableTests", dependencies: ["TextTable"], swiftSettings: strict),
         .testTarget(
             name: "BenchmarkReportTests", dependencies: ["BenchmarkReport", "Fuzzing", "SeededRandom", system],
             exclude: ["Fixtures"], swiftSettings: strict),
         .testTarget(
-            name: "CapacityTests", dependencies: ["Capacity", "BenchmarkReport", system], exclude: ["Fixtures"],
-            swiftSettings: strict),
+            name: "CapacityTests", dependencies: ["Capacity", "BenchmarkReport", system], swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab", "Fuzzing", "SeededRandom"], swiftSettings: strict),
         // What a hostile kernel or process would give the tests above.
         .target(

@@ -144,7 +144,9 @@ extension BenchmarkRow {
         let keys = [cpuNanoseconds, latency].flatMap { $0.map { Array($0.keys) } ?? [] }
         let names = [path, operation] + keys
         if !names.allSatisfy(Self.isName) { return "a name may have the characters a-z, 0-9, '-', '_' and '.' only" }
-        if !(stages ?? []).map(\.stage).allSatisfy(BenchmarkRun.isPrintable) { return "a stage's name cannot be printed" }
+        if !(stages ?? []).map(\.stage).allSatisfy(BenchmarkRun.isPrintable) {
+            return "a stage's name cannot be printed"
+        }
         // Computed with later: what is beyond these was never measured.
         if !figures.allSatisfy({ abs($0) < 1e15 }) { return "a figure is out of range" }
         if ![width, vcpus, devices, ranges].allSatisfy((1...1_000_000).contains) {

@@ -64,9 +64,11 @@ extension AccessCosts {
         let share = 1 / Double(queueDepth)
         let access = (together - share * (alone + wake + calls * call)) / (1 - share)
         self.run = alone - access - wake
-        // Which of the two does how much of what the floor of an exit leaves is not measured.
-        queue = max(0, access - exit) / 2
-        serve = max(0, access - exit) / 2
+        // Of what is beyond the floor of an exit, what is not queueing is serving; halves where there are no stages.
+        let rest = max(0, access - exit)
+        let stage = try row("fd-exchange", "store").stages?.first { $0.stage == "queue" }
+        queue = min(rest, max(0, stage?.value ?? rest / 2))
+        serve = rest - queue
         sleep = self.run / 2
     }
 

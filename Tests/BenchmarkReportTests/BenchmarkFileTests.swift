@@ -23,14 +23,16 @@ struct BenchmarkFileTests {
 
     @Test("A file is read with all that it says")
     func whole() throws {
-        let run = try fixture()
+        let run = try counted()
         #expect(run.mode == .instructions)
-        #expect(run.machine.module == ["queue_depth": "256"])
-        #expect(run.plan.count == 10000)
-        #expect(run.rows.count == 16)
+        #expect(run.machine.module["queue_depth"] == "256" && run.machine.emulator?.hasPrefix("QEMU") == true)
+        #expect(run.plan.count == 1000 && run.plan.command.first == "mmiofd-bench")
+        #expect(run.rows.count == 130 && run.rows.count { !$0.wakeupPreemption } == 65)
         let bare = try #require(run.rows.first)
-        #expect(bare.path == "exit" && bare.operation == "store" && bare.value == 5090 && bare.width == 1)
-        #expect(run.rows.count { !$0.wakeupPreemption } == 1)
+        #expect(bare.key == BenchmarkRow.Key("exit", BenchmarkRow.Load("store")) && bare.systemCalls == 1)
+        let load = try #require(run.rows.first { $0.key == BenchmarkRow.Key("fd-exchange", BenchmarkRow.Load("load")) })
+        #expect(load.stages?.contains { $0.stage == "switch" } == true)
+        #expect(["p50", "p99", "max"].allSatisfy { load.latency?[$0] != nil })
     }
 
     @Test("What is written is read again, with everything in it")

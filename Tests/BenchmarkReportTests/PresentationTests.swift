@@ -10,14 +10,24 @@ import Testing
 struct PresentationTests {
     @Test("A table for each load, cheapest path first, beside an exit with the same load")
     func tables() throws {
-        let lines = FigureTable(try fixture()).lines
-        let stores = try #require(lines.firstIndex(of: "store, 1 byte wide"))
-        #expect(lines[stores + 1] == "path           instructions  to exit")
-        #expect(lines[stores + 2] == "ioeventfd              3617     0.71")
-        #expect(lines[stores + 4] == "exit                   5090     1.00")
-        let others = try #require(lines.firstIndex(of: "store, 1 byte wide, without wake-up preemption"))
-        // There is no exit to compare with.
-        #expect(lines[others + 2] == "fd-readwrite          3912")
+        let lines = FigureTable(try counted()).lines
+        let start = try #require(lines.firstIndex(of: "store"))
+        #expect(lines[start + 1].hasPrefix("path              instructions  to exit  switches  calls  wake-ups"))
+        let table = lines[(start + 2)...].prefix { !$0.isEmpty }.map { $0.split(separator: " ") }
+        #expect(table.count == 12 && table.first?.first == "ioeventfd" && table.last?.first == "socket-stream")
+        let costs = table.compactMap { Int($0[1]) }
+        #expect(costs.count == table.count && costs == costs.sorted())
+        let exit = try #require(table.first { $0[0] == "exit" })
+        #expect(exit[2] == "1.00")
+        #expect(lines.contains("store, without wake-up preemption") && lines.contains("burst-64"))
+    }
+
+    @Test("Without an exit that had the same to do there is no ratio")
+    func noExit() {
+        var other = row("fd-exchange", "store", 3912)
+        other.wakeupPreemption = false
+        let lines = FigureTable(run([row("exit", "store", 5000), other])).lines
+        #expect(lines.suffix(2) == ["path         instructions", "fd-exchange          3912"])
     }
 
     @Test("What was counted is shown where it was counted")
@@ -51,7 +61,7 @@ struct PresentationTests {
 
     @Test("The page holds the run, and a run cannot end the script that it stands in")
     func page() throws {
-        var run = try fixture()
+        var run = try counted()
         run.machine.kernel = "</script><script>alert(1)</script><!-- <script> @DATA@ & \" \u{2028} é"
         let page = HTMLReport(run).text
         let parts = page.split(separator: #"<script type="application/json" id="data">"#)
@@ -66,7 +76,7 @@ struct PresentationTests {
 
     @Test("The page asks for nothing else")
     func selfContained() throws {
-        let page = HTMLReport(try fixture()).text
+        let page = HTMLReport(try counted()).text
         #expect(page.contains("default-src 'none'") && !page.contains("@DATA@"))
         for other in ["src=", "href=", "@import", "url(", "fetch(", "https:"] { #expect(!page.contains(other)) }
     }

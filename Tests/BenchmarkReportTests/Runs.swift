@@ -6,11 +6,11 @@ import SystemPackage
 
 @testable import BenchmarkReport
 
-/// The run of a file in Fixtures.
-func fixture(_ name: String = "lab.json") throws -> BenchmarkRun {
+/// A run of scripts/bench, with all paths, as it was written.
+func counted() throws -> BenchmarkRun {
     var file = FilePath(#filePath)
     file.removeLastComponent()
-    file.append("Fixtures/\(name)")
+    file.append("Fixtures/counted.json")
     return try BenchmarkRun(readingFrom: file)
 }
 

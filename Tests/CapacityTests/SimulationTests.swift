@@ -95,11 +95,12 @@ struct SimulationTests {
     func measured() throws {
         var file = FilePath(#filePath)
         file.removeLastComponent()
-        file.append("Fixtures/counted.json")
+        file.removeLastComponent()
+        file.append("BenchmarkReportTests/Fixtures/counted.json")
         let run = try BenchmarkRun(readingFrom: file)
         let rows = try AccessCosts(run).compare(with: run)
-        #expect(rows.count { !$0.isInput } >= 3)
-        for row in rows { #expect(abs(row.percent) < (row.isInput ? 0.5 : 3), "\(row)") }
+        #expect(rows.count { !$0.isInput } == 9)
+        for row in rows { #expect(abs(row.percent) < (row.isInput ? 0.5 : 2), "\(row)") }
     }
 
     @Test("A run without the rows that it takes is refused, and the row named")
