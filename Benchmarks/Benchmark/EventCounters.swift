@@ -59,17 +59,23 @@ final class EventCounters {
 
     /// What happens while `body` runs.
     func count(_ body: () throws -> Void) throws -> [Event: Double] {
+        let before = try values()
         for descriptor in descriptors.values.joined() { try check(cbench_start_counter(descriptor)) }
         try body()
-        var counts: [Event: Double] = [:]
-        for (event, descriptors) in descriptors {
-            for descriptor in descriptors {
+        // What a thread has counted is added after its end, which may be after it was joined.
+        usleep(20_000)
+        for descriptor in descriptors.values.joined() { try check(cbench_stop_counter(descriptor)) }
+        return try values().merging(before, uniquingKeysWith: -)
+    }
+
+    private func values() throws -> [Event: Double] {
+        try descriptors.mapValues { descriptors in
+            try descriptors.reduce(0) { sum, descriptor in
                 var value: UInt64 = 0
-                try check(unsafe cbench_stop_counter(descriptor, &value))
-                counts[event, default: 0] += Double(value)
+                try check(unsafe cbench_read_counter(descriptor, &value))
+                return sum + Double(value)
             }
         }
-        return counts
     }
 
     private func check(_ result: CInt) throws {

@@ -45,6 +45,8 @@ public struct Scenario: Hashable, Sendable {
         if devices > 1 || ranges > 1, !path.isForwarded {
             return "\(path.rawValue) has one device with one range"
         }
+        // Of KVM's NR_IOBUS_DEVS 1000.
+        if devices * ranges > 900 { return "KVM's bus takes 1000 ranges" }
         return nil
     }
 }

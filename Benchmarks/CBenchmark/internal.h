@@ -64,9 +64,9 @@ static inline void futex_wait(uint32_t *word, uint32_t value)
 	syscall(SYS_futex, word, FUTEX_WAIT, value, NULL, NULL, 0);
 }
 
-static inline void futex_wake(uint32_t *word)
+static inline void futex_wake(uint32_t *word, int count)
 {
-	syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+	syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 }
 
 /* Sleeps while *word is value; whoever changes it wakes this side if *sleeps says so. */
@@ -84,7 +84,7 @@ static inline void change(uint32_t *word, uint32_t value, const uint32_t *sleeps
 {
 	put(word, value);
 	if (take(sleeps))
-		futex_wake(word);
+		futex_wake(word, 1);
 }
 
 static inline void spin_while(const uint32_t *word, uint32_t value, int yields)

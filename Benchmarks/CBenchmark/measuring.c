@@ -25,16 +25,21 @@ int cbench_open_counter(uint64_t tracepoint, pid_t process)
 
 int cbench_start_counter(int descriptor)
 {
-	if (ioctl(descriptor, PERF_EVENT_IOC_RESET, 0) < 0 || ioctl(descriptor, PERF_EVENT_IOC_ENABLE, 0) < 0)
-		return -errno;
-	return 0;
+	return ioctl(descriptor, PERF_EVENT_IOC_ENABLE, 0) < 0 ? -errno : 0;
 }
 
-int cbench_stop_counter(int descriptor, uint64_t *value)
+int cbench_stop_counter(int descriptor)
 {
-	if (ioctl(descriptor, PERF_EVENT_IOC_DISABLE, 0) < 0)
+	return ioctl(descriptor, PERF_EVENT_IOC_DISABLE, 0) < 0 ? -errno : 0;
+}
+
+int cbench_read_counter(int descriptor, uint64_t *value)
+{
+	ssize_t got = read(descriptor, value, sizeof(*value));
+
+	if (got < 0)
 		return -errno;
-	return read(descriptor, value, sizeof(*value)) == sizeof(*value) ? 0 : -EIO;
+	return got == sizeof(*value) ? 0 : -EIO;
 }
 
 int cbench_tsc_khz(int vcpu)

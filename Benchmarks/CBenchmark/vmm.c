@@ -2,6 +2,7 @@
 //
 // The VMM: runs a vCPU until its program ends, and brings what exits to the device, on each path.
 #define _GNU_SOURCE
+#include <limits.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <x86intrin.h>
@@ -223,6 +224,30 @@ static int run_path(struct cbench_vcpu *vcpu)
 	return -EINVAL;
 }
 
+/* Sleeping, not yielding: that would count as system calls of the accesses. */
+static void await_others(uint32_t *barrier)
+{
+	uint32_t left = __atomic_sub_fetch(barrier, 1, __ATOMIC_SEQ_CST);
+
+	if (left == 0)
+		futex_wake(barrier, INT_MAX);
+	while (left != 0) {
+		futex_wait(barrier, left);
+		left = take(barrier);
+	}
+}
+
+/* A vCPU's first KVM_RUN on another thread than before waits for all of RCU's readers. */
+static int adopt_vcpu(struct cbench_vcpu *vcpu)
+{
+	int result;
+
+	vcpu->run->immediate_exit = 1;
+	result = ioctl(vcpu->descriptor, KVM_RUN, 0);
+	vcpu->run->immediate_exit = 0;
+	return result < 0 && errno != EINTR ? -errno : 0;
+}
+
 int cbench_run(struct cbench_vcpu *vcpu)
 {
 	int error;
@@ -232,9 +257,10 @@ int cbench_run(struct cbench_vcpu *vcpu)
 		if (error)
 			return error;
 	}
-	__atomic_sub_fetch(&vcpu->shared->barrier, 1, __ATOMIC_SEQ_CST);
-	while (take(&vcpu->shared->barrier) != 0)
-		sched_yield();
+	error = adopt_vcpu(vcpu);
+	await_others(&vcpu->shared->barrier);
+	if (error)
+		return error;
 	vcpu->start = __rdtsc();
 	error = run_path(vcpu);
 	vcpu->end = __rdtsc();

@@ -135,7 +135,9 @@ int cbench_run(struct cbench_vcpu *_Nonnull vcpu);
 /// descriptor.
 int cbench_open_counter(uint64_t tracepoint, pid_t process);
 int cbench_start_counter(int descriptor);
-int cbench_stop_counter(int descriptor, uint64_t *_Nonnull value);
+int cbench_stop_counter(int descriptor);
+/// All that it has counted; PERF_EVENT_IOC_RESET would leave what threads counted that have ended.
+int cbench_read_counter(int descriptor, uint64_t *_Nonnull value);
 
 /// Frequency of a vCPU's TSC in kHz; -errno where KVM does not say.
 int cbench_tsc_khz(int vcpu);
