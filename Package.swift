@@ -174,7 +174,8 @@ let package = Package(
             name: "BenchmarkReportTests", dependencies: ["BenchmarkReport", "Fuzzing", "SeededRandom", system],
             exclude: ["Fixtures"], swiftSettings: strict),
         .testTarget(
-            name: "CapacityTests", dependencies: ["Capacity", "BenchmarkReport", system], swiftSettings: strict),
+            name: "CapacityTests", dependencies: ["Capacity", "BenchmarkReport", "Fuzzing", "SeededRandom", system],
+            swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab", "Fuzzing", "SeededRandom"], swiftSettings: strict),
         // What a hostile kernel or process would give the tests above.
         .target(

@@ -11,23 +11,13 @@ public struct HTMLReport: Sendable {
 
     /// Makes the page.
     public init(_ run: BenchmarkRun) {
-        let rows = FigureCheck.mainRows.map { MainRow(path: $0.path, load: "\($0.load)") }
+        let main = FigureCheck.mainRows.map { ["path": $0.path, "load": "\($0.load)"] }
         let encoder = JSONEncoder()
         encoder.outputFormatting = .sortedKeys
-        // Numbers are finite, keys are text: nothing is left that could fail.
-        let json = (try? encoder.encode(PageData(run: run, main: rows))).map { Array($0) } ?? []
+        let rows = (try? encoder.encode(main)).map { Array($0) } ?? []
+        let json = Array(#"{"main":"#.utf8) + rows + Array(#","run":"#.utf8) + run.encoded() + Array("}".utf8)
         let template = String(decoding: PackageResources.report_html, as: UTF8.self)
         text = template.replacing("@DATA@", with: Self.escaped(json), maxReplacements: 1)
-    }
-
-    private struct MainRow: Encodable {
-        let path: String
-        let load: String
-    }
-
-    private struct PageData: Encodable {
-        let run: BenchmarkRun
-        let main: [MainRow]
     }
 
     /// JSON that may stand in a script element: there, "<" is what begins its end, and stands in strings alone.

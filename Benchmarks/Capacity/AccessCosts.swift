@@ -27,27 +27,35 @@ public struct AccessCosts: Hashable, Sendable {
 }
 
 extension AccessCosts {
-    /// A row without which the parts cannot be told apart.
-    public struct MissingRow: Error, Hashable, CustomStringConvertible {
-        /// Which row.
-        public let key: BenchmarkRow.Key
+    /// Why the parts cannot be told apart.
+    public enum Failure: Error, Hashable, CustomStringConvertible {
+        /// A row that it takes is not there.
+        case missing(BenchmarkRow.Key)
+        /// A part would cost less than nothing, or an exit nothing.
+        case contradictory(part: String)
 
         /// What was tried, what came back, and what to do.
         public var description: String {
-            "cannot work out the parts of an access: there is no row \(key); make bench with all paths and both settings of "
-                + "wake-up preemption measures it"
+            let found =
+                switch self {
+                case .missing(let key): "there is no row \(key)"
+                case .contradictory(let part): "the rows contradict each other, \(part) would cost nothing or less"
+                }
+            return
+                "cannot work out the parts of an access: \(found); make bench with all paths and both settings of wake-up "
+                + "preemption measures what it takes"
         }
     }
 
     /// Works the parts out.
     ///
-    /// - Throws: `MissingRow`.
-    public init(_ run: BenchmarkRun) throws(MissingRow) {
-        func row(_ path: String, _ operation: String, preemption: Bool = true) throws(MissingRow) -> BenchmarkRow {
+    /// - Throws: `Failure`.
+    public init(_ run: BenchmarkRun) throws(Failure) {
+        func row(_ path: String, _ operation: String, preemption: Bool = true) throws(Failure) -> BenchmarkRow {
             var load = BenchmarkRow.Load(operation)
             load.wakeupPreemption = preemption
             let key = BenchmarkRow.Key(path, load)
-            guard let row = run.rows.first(where: { $0.key == key }) else { throw MissingRow(key: key) }
+            guard let row = run.rows.first(where: { $0.key == key }) else { throw .missing(key) }
             return row
         }
         let depth = run.machine.module["queue_depth"].flatMap(Int.init) ?? 256
@@ -70,6 +78,10 @@ extension AccessCosts {
         queue = min(rest, max(0, stage?.value ?? rest / 2))
         serve = rest - queue
         sleep = self.run / 2
+        guard exit > 0 else { throw .contradictory(part: "an exit") }
+        for (part, cost) in [
+            ("a load's exit", loadExtra), ("a call", call), ("a wake-up", wake), ("a process's run", self.run),
+        ] where cost < 0 { throw .contradictory(part: part) }
     }
 
     /// Requests that the emulation process takes at once, at most.

@@ -6,6 +6,7 @@ import ArgumentParser
 import BenchmarkReport
 import Capacity
 import JSONText
+import SystemPackage
 
 struct BenchCapacityCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -75,7 +76,9 @@ struct BenchCapacityCommand: ParsableCommand {
         guard figures.mode == .instructions else {
             throw ValidationError("\(file) has times; the model takes counted figures, which make bench makes")
         }
-        let report = try CapacityReport(figures, workload)
+        let report = try CapacityReport(figures, workload) { step in
+            _ = try? FileDescriptor.standardError.writeAll("capacity: simulating \(step)\n".utf8)
+        }
         let lines = output.json ? [json(report).description] : report.lines
         _ = StandardOutput.write(lines.map { "\($0)\n" }.joined())
     }

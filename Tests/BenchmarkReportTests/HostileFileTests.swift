@@ -17,7 +17,7 @@ struct HostileFileTests {
         var random = SeededGenerator(seed: seed)
         let right = try few()
         let text = right.encoded()
-        for _ in 0..<300 {
+        for _ in 0..<100 {
             let bytes =
                 Int.random(in: 0..<4, using: &random) > 0
                 ? mutated(text, using: &random) : randomBytes(upTo: 300, using: &random)
@@ -35,7 +35,7 @@ struct HostileFileTests {
         var random = SeededGenerator(seed: seed)
         let right = try few()
         var accepted = 0
-        for _ in 0..<300 {
+        for _ in 0..<100 {
             var run = right
             for position in run.rows.indices where Bool.random(using: &random) {
                 run.rows[position].value = number(using: &random)
@@ -48,7 +48,7 @@ struct HostileFileTests {
             accepted += 1
             use(read, beside: right)
         }
-        #expect(accepted > 30)
+        #expect(accepted > 10)
     }
 
     /// Some of the counted rows: all of them would take long.

@@ -2,6 +2,8 @@
 //
 // The simulation against sums that can be done by hand, and against what was measured.
 
+import Fuzzing
+import SeededRandom
 import SystemPackage
 import Testing
 
@@ -93,14 +95,39 @@ struct SimulationTests {
 
     @Test("The model repeats what was counted on one CPU, also where it was not worked out from it")
     func measured() throws {
+        let run = try counted()
+        let rows = try AccessCosts(run).compare(with: run)
+        #expect(rows.count { !$0.isInput } == 9)
+        for row in rows { #expect(abs(row.percent) < (row.isInput ? 0.5 : 2), "\(row)") }
+    }
+
+    private func counted() throws -> BenchmarkRun {
         var file = FilePath(#filePath)
         file.removeLastComponent()
         file.removeLastComponent()
         file.append("BenchmarkReportTests/Fixtures/counted.json")
-        let run = try BenchmarkRun(readingFrom: file)
-        let rows = try AccessCosts(run).compare(with: run)
-        #expect(rows.count { !$0.isInput } == 9)
-        for row in rows { #expect(abs(row.percent) < (row.isInput ? 0.5 : 2), "\(row)") }
+        return try BenchmarkRun(readingFrom: file)
+    }
+
+    @Test("Rows of any cost are refused, or simulated to an end", arguments: fuzzSeeds)
+    func anyCost(seed: UInt64) throws {
+        announce(seed, of: "costs")
+        var random = SeededGenerator(seed: seed)
+        let right = try counted()
+        var simulated = 0
+        for _ in 0..<15 {
+            var run = right
+            for position in run.rows.indices where Int.random(in: 0..<20, using: &random) == 0 {
+                run.rows[position].value = [0, -1, 1e-300, 5000, 20000, 9e14].randomElement(using: &random) ?? 0
+            }
+            guard let costs = try? AccessCosts(run) else { continue }
+            simulated += 1
+            var workload = Workload()
+            (workload.rate, workload.accesses) = (1e7, 200)
+            #expect(costs.simulate(workload).nanoseconds.isFinite)
+            #expect(costs.limit(of: workload).rate.isFinite)
+        }
+        #expect(simulated > 0)
     }
 
     @Test("A run without the rows that it takes is refused, and the row named")
@@ -109,6 +136,6 @@ struct SimulationTests {
             mode: .instructions,
             machine: .init(kernel: "6.1", cpu: "any", cpus: 1, module: [:]),
             plan: .init(seed: 1, count: 1, rounds: 1, warmup: 0, command: []), rows: [])
-        #expect(throws: AccessCosts.MissingRow(key: .init("fd-exchange", .init("store")))) { _ = try AccessCosts(run) }
+        #expect(throws: AccessCosts.Failure.missing(.init("fd-exchange", .init("store")))) { _ = try AccessCosts(run) }
     }
 }
