@@ -76,17 +76,28 @@ let package = Package(
             name: "KernelModule", dependencies: ["CKVM", "CLinuxSystem", "Ckmod", "Cudev", "LinuxSystem", system],
             swiftSettings: strict),
         .target(
-            name: "Observability", dependencies: ["KernelModule", "LinuxSystem", system], swiftSettings: strict),
+            name: "Observability", dependencies: ["KernelModule", "LinuxSystem", "TextTable", system],
+            swiftSettings: strict),
         .target(name: "Lab", dependencies: ["LinuxSystem", system], swiftSettings: strict),
+        .target(name: "TextTable", swiftSettings: strict),
+
+        // What the benchmark measured, for people.
+        .target(
+            name: "BenchmarkReport", dependencies: ["TextTable", system], path: "Benchmarks/BenchmarkReport",
+            resources: [.embedInCode("report.html")], swiftSettings: strict),
+
+        // What a larger machine would need, simulated from what was counted.
+        .target(
+            name: "Capacity", dependencies: ["BenchmarkReport", "TextTable", "SeededRandom"],
+            path: "Benchmarks/Capacity", swiftSettings: strict),
 
         .target(name: "JSONText", swiftSettings: strict),
         .executableTarget(
             name: "mmiofd",
             dependencies: [
-                "JSONText",
                 "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices", "GuestPrograms", "KernelModule",
-                "Observability",
-                "Lab", "ForwardingProcesses", "LinuxSystem", logging, system,
+                "Observability", "Lab", "ForwardingProcesses", "BenchmarkReport", "Capacity", "JSONText",
+                "TextTable", "LinuxSystem", logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -158,6 +169,18 @@ let package = Package(
                 "Benchmark", "CBenchmark", "GuestPrograms", "JSONText", system,
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
+            swiftSettings: strict),
+            name: "CommandTests",
+            dependencies: [
+                "mmiofd", "BenchmarkReport", system, .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+        .testTarget(name: "TextTableTests", dependencies: ["TextTable"], swiftSettings: strict),
+        .testTarget(
+            name: "BenchmarkReportTests", dependencies: ["BenchmarkReport", "Fuzzing", "SeededRandom", system],
+            exclude: ["Fixtures"], swiftSettings: strict),
+        .testTarget(
+            name: "CapacityTests", dependencies: ["Capacity", "BenchmarkReport", "Fuzzing", "SeededRandom", system],
             swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab", "Fuzzing", "SeededRandom"], swiftSettings: strict),
         // What a hostile kernel or process would give the tests above.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A program and all that it starts, as one thing to wait for and to end.
+// A program and all that it starts, as one thing to wait for and to end; and to become one.
 
 import Glibc
 package import SystemPackage
@@ -108,6 +108,14 @@ package struct ChildProcess: Sendable {
         }
         return variables + changes.map { "\($0.key)=\($0.value)" }
     }
+}
+
+/// Becomes another program, which keeps descriptors, terminal and environment. C: `execv`.
+///
+/// - Throws: errno: ENOENT or EACCES for a program that cannot be run.
+package func becomeProgram(_ program: FilePath, _ arguments: [String]) throws(Errno) -> Never {
+    _ = unsafe withCStrings([program.string] + arguments) { unsafe execv(program.string, $0) }
+    throw Errno(rawValue: errno)
 }
 
 /// Runs `body` with the strings as a C array that ends in NULL.

@@ -2,6 +2,8 @@
 //
 // Counters as a table: a column for each device, a row for each counter.
 
+import TextTable
+
 /// A sample as lines of text.
 public struct CounterTable: Sendable {
     private let sample: CounterSample
@@ -45,20 +47,18 @@ public struct CounterTable: Sendable {
     private static func block(_ devices: ArraySlice<DeviceCounters>, _ table: CounterTable) -> [String] {
         var names: [String] = []
         for name in devices.flatMap({ $0.counters.map(\.name) }) where !names.contains(name) { names.append(name) }
-        var columns = [Column(cells: ["", ""] + names.map { $0.replacing("_", with: " ") }, leads: true)]
+        var columns = [["", ""] + names.map { $0.replacing("_", with: " ") }]
         for device in devices {
             let counters = names.map { name in device.counters.first { $0.name == name } }
             let heading = "\(device.command ?? "?") \(device.device)"
             if table.earlier != nil {
-                columns.append(
-                    Column(cells: ["", "per second"] + counters.map { table.rate($0, of: device.device) }))
+                columns.append(["", "per second"] + counters.map { table.rate($0, of: device.device) })
             }
-            columns.append(Column(cells: [heading, "total"] + counters.map { $0.map { "\($0.value)" } ?? "" }))
+            columns.append([heading, "total"] + counters.map { $0.map { "\($0.value)" } ?? "" })
         }
-        return (0..<(names.count + 2)).map { row in
-            let line = columns.map { $0.padded(row) }.joined(separator: "  ")
-            return String(line.reversed().drop { $0 == " " }.reversed())
-        }
+        var text = TextTable()
+        for row in 0..<(names.count + 2) { text.append(columns.map { $0[row] }) }
+        return text.lines
     }
 
     private func rate(_ counter: DeviceCounters.Counter?, of device: DeviceIdentity) -> String {
@@ -66,18 +66,5 @@ public struct CounterTable: Sendable {
             return "-"
         }
         return "\(rate)"
-    }
-
-    private struct Column {
-        let cells: [String]
-        /// Whether text begins at the left.
-        var leads = false
-
-        func padded(_ row: Int) -> String {
-            let cell = cells[row]
-            let width = cells.map(\.count).max() ?? 0
-            let space = String(repeating: " ", count: width - cell.count)
-            return leads ? cell + space : space + cell
-        }
     }
 }

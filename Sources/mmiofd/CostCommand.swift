@@ -9,6 +9,7 @@ import JSONText
 import LinuxSystem
 import Logging
 import SystemPackage
+import TextTable
 
 struct CostCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -57,20 +58,15 @@ struct CostCommand: ParsableCommand {
     }
 
     private static func text(_ costs: [CostComparison.Cost]) -> String {
-        let rows = costs.map { cost in
-            [
+        var table = TextTable()
+        table.append(["path", "median us", "fastest", "slowest", "to a bare exit"])
+        for cost in costs {
+            table.append([
                 cost.path.rawValue, decimal(cost.median / 1000), decimal((cost.nanoseconds.first ?? 0) / 1000),
                 decimal((cost.nanoseconds.last ?? 0) / 1000), decimal(cost.ratio),
-            ]
+            ])
         }
-        let table = [["path", "median us", "fastest", "slowest", "to a bare exit"]] + rows
-        let widths = (0..<5).map { column in table.map { $0[column].count }.max() ?? 0 }
-        return table.map { row in
-            row.enumerated().map { column, cell in
-                let space = String(repeating: " ", count: widths[column] - cell.count)
-                return column == 0 ? cell + space : space + cell
-            }.joined(separator: "  ")
-        }.joined(separator: "\n")
+        return table.lines.joined(separator: "\n")
     }
 
     private func json(_ costs: [CostComparison.Cost]) -> JSONValue {
@@ -86,12 +82,5 @@ struct CostCommand: ParsableCommand {
                     ])
                 }),
         ])
-    }
-
-    /// A number of 0 or more with two decimals.
-    private static func decimal(_ number: Double) -> String {
-        let hundredths = Int((number * 100).rounded())
-        let rest = hundredths % 100
-        return "\(hundredths / 100).\(rest < 10 ? "0" : "")\(rest)"
     }
 }

@@ -18,6 +18,7 @@ struct MMIOFD: ParsableCommand {
             TraceCommand.self,
             StatCommand.self,
             CostCommand.self,
+            BenchCommand.self,
             LabCommand.self,
         ])
 }
