@@ -25,6 +25,13 @@ import SystemPackage
         unsafe mapping.baseAddress.assumingMemoryBound(to: cbench_shared.self)
     }
 
+    /// What the device's first register holds.
+    var register: UInt64 {
+        unsafe withUnsafeBytes(of: &pointer.pointee.device.registers) { registers in
+            unsafe registers.loadUnaligned(as: UInt64.self)
+        }
+    }
+
     /// What has been counted.
     var counted: (loads: UInt64, stores: UInt64, batches: UInt64, requests: UInt64) {
         let shared = unsafe pointer.pointee

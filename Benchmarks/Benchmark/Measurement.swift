@@ -95,7 +95,7 @@ struct Measurement {
 
     /// Every load must have got what the register holds.
     private func checkValues(count: Int) throws {
-        let expected = SharedState.firstValue & (.max >> UInt64(64 - 8 * scenario.width.rawValue))
+        let expected = testbed.register & (.max >> UInt64(64 - 8 * scenario.width.rawValue))
         for index in 0..<scenario.vcpus {
             let values = try testbed.values(of: index)
             guard values.count == count else {
@@ -135,11 +135,13 @@ struct Measurement {
         var breakdown = StageBreakdown(vmm: Int(getpid()), emulation: Int(emulation))
         let count = 200
         let work = scenario.operation.work(count: count, width: scenario.width, bus: scenario.bus)
-        _ = try run(work.full, of: work)
-        let plain = try run(work.full, of: work)
+        // Of loads, since each goes the whole way; how many stores go at once may change from run to run.
+        let loads = Operation.load.work(count: count, width: scenario.width, bus: scenario.bus)
+        _ = try run(loads.full, of: loads)
+        let plain = try run(loads.full, of: loads)
         for group in StageBreakdown.groups {
             var traced: UInt64 = 0
-            let events = try trace.trace(group) { traced = try run(work.full, of: work) }
+            let events = try trace.trace(group) { traced = try run(loads.full, of: loads) }
             guard !events.isEmpty else { continue }
             let cost = (Double(traced) - Double(plain)) / Double(events.count)
             for name in Set(events.map(\.name)) { breakdown.costs[name] = cost }

@@ -233,6 +233,9 @@ final class Testbed {
     /// What the device and the emulation process have counted so far.
     var counted: (loads: UInt64, stores: UInt64, batches: UInt64, requests: UInt64) { shared.counted }
 
+    /// What the register holds that the guest accesses.
+    var register: UInt64 { shared.register }
+
     /// Frequency of the TSC in kHz.
     func tscFrequency() throws -> Double {
         let frequency = cbench_tsc_khz(processors[0].vcpu.descriptor.rawValue)

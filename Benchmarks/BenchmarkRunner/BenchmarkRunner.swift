@@ -26,7 +26,7 @@ struct BenchmarkRunner: ParsableCommand {
     @Option(
         parsing: .upToNextOption, help: "Only these operations: store, load, burst-N, store-load, mixed.",
         transform: Names.operation)
-    var operation: [Benchmark.Operation] = [.store, .load, .burst(64)]
+    var operation: [Operation] = [.store, .load, .burst(64)]
 
     @Option(help: "What the TSC counts: instructions (QEMU with -icount shift=0), or time.", transform: Names.mode)
     var mode = Plan.Mode.time
@@ -184,8 +184,8 @@ private enum Names {
         return path
     }
 
-    static func operation(_ name: String) throws -> Benchmark.Operation {
-        guard let operation = Benchmark.Operation(name) else { throw ValidationError("no operation '\(name)'") }
+    static func operation(_ name: String) throws -> Operation {
+        guard let operation = Operation(name) else { throw ValidationError("no operation '\(name)'") }
         return operation
     }
 

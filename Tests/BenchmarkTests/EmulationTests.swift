@@ -13,17 +13,18 @@ import Testing
 @Suite("Emulation processes", .serialized)
 struct EmulationTests {
     /// An emulation process and the VMM's ends.
-    private struct Peer: ~Copyable {
+    private final class Peer {
         let shared: SharedState
         let process: EmulationProcess
         let channel: cbench_channel
 
         init(_ path: Path) throws {
-            shared = try SharedState()
+            let shared = try SharedState()
             var channel = cbench_channel()
             try #require(unsafe cbench_make_channel(path.raw, &channel) == 0)
-            self.channel = channel
             process = try EmulationProcess(path, shared, channel, descriptors: 0, yields: true, cpu: nil)
+            self.shared = shared
+            self.channel = channel
         }
 
         deinit { cbench_close_ends(channel.vmm_in, channel.vmm_out) }

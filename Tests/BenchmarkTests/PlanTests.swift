@@ -2,6 +2,7 @@
 //
 // Which rows there are, and which cannot be.
 
+import GuestPrograms
 import Testing
 
 @testable import Benchmark
@@ -29,7 +30,7 @@ struct PlanTests {
 
     @Test("What cannot be is refused, and says why")
     func objections() {
-        func objection(_ path: Path, _ operation: Benchmark.Operation, _ change: (inout Scenario) -> Void = { _ in })
+        func objection(_ path: Path, _ operation: Operation, _ change: (inout Scenario) -> Void = { _ in })
             -> String?
         {
             var scenario = Scenario(path, operation)

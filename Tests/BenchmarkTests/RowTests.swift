@@ -2,6 +2,7 @@
 //
 // A row's arithmetic, and its JSON.
 
+import GuestPrograms
 import Histogram
 import JSONText
 import Testing
