@@ -170,6 +170,7 @@ let package = Package(
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strict),
+        .testTarget(
             name: "CommandTests",
             dependencies: [
                 "mmiofd", "BenchmarkReport", system, .product(name: "ArgumentParser", package: "swift-argument-parser"),
