@@ -176,6 +176,13 @@ let package = Package(
         .testTarget(
             name: "CapacityTests", dependencies: ["Capacity", "BenchmarkReport", "Fuzzing", "SeededRandom", system],
             swiftSettings: strict),
+        .testTarget(
+            name: "BenchmarkTests",
+            dependencies: [
+                "Benchmark", "CBenchmark", "GuestPrograms", "JSONText", system,
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ],
+            swiftSettings: strict),
         .testTarget(name: "LabTests", dependencies: ["Lab", "Fuzzing", "SeededRandom"], swiftSettings: strict),
         // What a hostile kernel or process would give the tests above.
         .target(

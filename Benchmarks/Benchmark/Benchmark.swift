@@ -17,7 +17,8 @@ public struct Outcome: Sendable {
     /// As docs/benchmark-format.md has it, a row on each line.
     public var json: String {
         let head = JSONValue.fields([
-            ("format", .integer(1)), ("mode", .string(plan.mode.rawValue)), ("machine", machine.json), ("plan", plan.json),
+            ("format", .integer(1)), ("mode", .string(plan.mode.rawValue)), ("machine", machine.json),
+            ("plan", plan.json),
         ]).description.dropLast()
         let rows = rows.map { "\n    \($0.json(plan.mode))" }.joined(separator: ",")
         return "\(head),\"rows\":[\(rows)]}\n"
@@ -34,10 +35,10 @@ extension Plan {
             if let objection = scenario.objection { throw MeasuringFailure(objection) }
         }
         let preemption = WakeupPreemption()
-        let settings = preemption.isKnown ? wakeupPreemption : [true]
+        let settings = asksKernel && preemption.isKnown ? wakeupPreemption : [true]
         var rows: [Row] = []
         for on in settings {
-            try preemption.set(on)
+            if asksKernel { try preemption.set(on) }
             var rounds = try alternatingRounds()
             for scenario in scenarios {
                 let measurement = try Measurement(scenario, self)

@@ -12,11 +12,24 @@ import SystemPackage
 
     init() throws(Errno) {
         mapping = try MemoryMapping(anonymous: MemoryLayout<cbench_shared>.size, shared: true)
+        unsafe withUnsafeMutableBytes(of: &pointer.pointee.device.registers) { registers in
+            for index in 0..<8 { unsafe registers[index] = UInt8(truncatingIfNeeded: Self.firstValue >> (8 * index)) }
+        }
     }
+
+    /// What the device's first register holds before anything is stored.
+    static let firstValue: UInt64 = 0xf1e2_d3c4_b5a6_9788
 
     // SAFETY: the mapping is as large as that, page-aligned, and lives as long as this value.
     var pointer: UnsafeMutablePointer<cbench_shared> {
         unsafe mapping.baseAddress.assumingMemoryBound(to: cbench_shared.self)
+    }
+
+    /// What the device's first register holds.
+    var register: UInt64 {
+        unsafe withUnsafeBytes(of: &pointer.pointee.device.registers) { registers in
+            unsafe registers.loadUnaligned(as: UInt64.self)
+        }
     }
 
     /// What has been counted.
@@ -48,7 +61,8 @@ struct EmulationProcess: ~Copyable {
         }
         var emulation = unsafe cbench_emulation(
             path: path.raw, shared: shared.pointer, in: channel.emulation_in, out: channel.emulation_out,
-            descriptors: CInt(descriptors), yields: yields ? 1 : 0, cpu: CInt(cpu ?? -1))
+            descriptors: CInt(descriptors), vmm_in: channel.vmm_in, vmm_out: channel.vmm_out, yields: yields ? 1 : 0,
+            cpu: CInt(cpu ?? -1))
         let result = unsafe cbench_start_emulation(&emulation)
         guard result > 0 else { throw Errno(rawValue: -result) }
         process = result

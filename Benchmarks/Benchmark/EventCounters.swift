@@ -24,7 +24,8 @@ final class EventCounters {
     init(and emulation: pid_t?) throws {
         for event in Event.allCases {
             guard let id = Self.identifier(event) else {
-                throw MeasuringFailure("no tracepoint \(event.rawValue) below /sys/kernel/tracing: is it mounted, readable?")
+                throw MeasuringFailure(
+                    "no tracepoint \(event.rawValue) below /sys/kernel/tracing: is it mounted, readable?")
             }
             for process in [0] + (emulation.map { [$0] } ?? []) {
                 let descriptor = cbench_open_counter(id, process)

@@ -2,6 +2,7 @@
 //
 // Tracepoints by the TSC: what happened when, on whose thread.
 
+import CBenchmark
 import Glibc
 import SystemPackage
 
@@ -36,6 +37,7 @@ final class EventTrace {
             throw MeasuringFailure("mkdir \(path): \(Errno(rawValue: errno)); is tracefs mounted, and are you root?")
         }
         self.path = path
+        unsafe cbench_remove_at_signal(path)
         try KernelFile("\(path)/trace_clock").write("x86-tsc")
         try KernelFile("\(path)/buffer_size_kb").write("8192")
     }

@@ -59,7 +59,7 @@ struct Measurement {
         }
         row.counts = try countingPass()
         row.latency = try latencyPass()
-        if plan.stages, scenario.hasStages { row.stages = try stagePass(value: row.value) }
+        if plan.stages, plan.asksKernel, scenario.hasStages { row.stages = try stagePass(value: row.value) }
         return row
     }
 
@@ -74,6 +74,7 @@ struct Measurement {
         let ticks = try testbed.run(work.program, extent, seed: plan.seed)
         if extent == work.full, let stores = work.stores {
             try check(stores, work.accesses - stores, since: before.stores, before.loads)
+            if work.recordsLoads { try checkValues(count: extent.count) }
         }
         return ticks
     }
@@ -87,13 +88,29 @@ struct Measurement {
         let atLeast = scenario.path == .descriptorShadow ? 0 : UInt64(loads * scenario.vcpus)
         guard seen.0 == expected, seen.1 >= atLeast else {
             throw MeasuringFailure(
-                "\(scenario): the device saw \(seen.0) stores and \(seen.1) loads instead of \(expected) and \(atLeast)")
+                "\(scenario): the device saw \(seen.0) stores and \(seen.1) loads instead of \(expected) and \(atLeast)"
+            )
+        }
+    }
+
+    /// Every load must have got what the register holds.
+    private func checkValues(count: Int) throws {
+        let expected = testbed.register & (.max >> UInt64(64 - 8 * scenario.width.rawValue))
+        for index in 0..<scenario.vcpus {
+            let values = try testbed.values(of: index)
+            guard values.count == count else {
+                throw MeasuringFailure("\(scenario): vCPU \(index) made \(values.count) loads instead of \(count)")
+            }
+            if let wrong = values.first(where: { $0 != expected }) {
+                throw MeasuringFailure("\(scenario): a load gave \(wrong) instead of \(expected)")
+            }
         }
     }
 
     // MARK: Counts
 
-    private func countingPass() throws -> Row.Counts {
+    private func countingPass() throws -> Row.Counts? {
+        guard plan.asksKernel else { return nil }
         let counters = try EventCounters(and: testbed.emulation.process)
         defer {
             counters.close()
@@ -118,11 +135,13 @@ struct Measurement {
         var breakdown = StageBreakdown(vmm: Int(getpid()), emulation: Int(emulation))
         let count = 200
         let work = scenario.operation.work(count: count, width: scenario.width, bus: scenario.bus)
-        _ = try run(work.full, of: work)
-        let plain = try run(work.full, of: work)
+        // Of loads, since each goes the whole way; how many stores go at once may change from run to run.
+        let loads = Operation.load.work(count: count, width: scenario.width, bus: scenario.bus)
+        _ = try run(loads.full, of: loads)
+        let plain = try run(loads.full, of: loads)
         for group in StageBreakdown.groups {
             var traced: UInt64 = 0
-            let events = try trace.trace(group) { traced = try run(work.full, of: work) }
+            let events = try trace.trace(group) { traced = try run(loads.full, of: loads) }
             guard !events.isEmpty else { continue }
             let cost = (Double(traced) - Double(plain)) / Double(events.count)
             for name in Set(events.map(\.name)) { breakdown.costs[name] = cost }

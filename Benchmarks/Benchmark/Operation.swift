@@ -47,6 +47,8 @@ public enum Operation: Hashable, Sendable {
         let accesses: Int
         /// How many of them are stores; nil where the program chooses.
         let stores: Int?
+        /// Whether the program records what it loads, all of it from one register.
+        var recordsLoads = false
     }
 
     /// A program's count and window.
@@ -67,7 +69,8 @@ public enum Operation: Hashable, Sendable {
         case .load:
             Work(
                 program: bus == .memory ? .loadLoop(width) : .portLoadLoop(width),
-                full: Extent(count: count, window: 8), empty: Extent(count: 0, window: 8), accesses: count, stores: 0)
+                full: Extent(count: count, window: 8), empty: Extent(count: 0, window: 8), accesses: count, stores: 0,
+                recordsLoads: true)
         case .storeLoad:
             Work(
                 program: .storeLoadPairs(width), full: Extent(count: (count + 1) / 2, window: 8),
@@ -93,7 +96,8 @@ public enum Operation: Hashable, Sendable {
 
     private func bursts(rounds: Int, of size: Int, _ width: GuestProgram.Width, _ bus: GuestProgram.Bus) -> Work {
         Work(
-            program: .storeBursts(width, on: bus), full: Extent(count: rounds, window: UInt64(size), storesPerFence: size),
+            program: .storeBursts(width, on: bus),
+            full: Extent(count: rounds, window: UInt64(size), storesPerFence: size),
             empty: Extent(count: rounds, window: 0), accesses: rounds * size, stores: rounds * size)
     }
 }

@@ -81,6 +81,8 @@ public struct Plan: Hashable, Sendable {
     public var pinning: [Int]?
     /// Whether to measure where the time of an access goes.
     public var stages = true
+    /// Whether the kernel's counters and the scheduler's features are to be used, which takes root.
+    public var asksKernel = true
     /// How this plan is run again.
     public var command: [String] = []
 

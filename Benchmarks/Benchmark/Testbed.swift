@@ -109,7 +109,8 @@ final class Testbed {
             let cpu = cpus.map { $0.count > 1 ? $0[1 + index % ($0.count - 1)] : $0[0] }
             let processor = try unsafe Processor(try guest.makeVirtualCPU(id: UInt32(index))) { run in
                 unsafe cbench_vcpu(
-                    path: scenario.path.raw, descriptor: -1, run: run, shared: shared.pointer, base: Self.base(scenario),
+                    path: scenario.path.raw, descriptor: -1, run: run, shared: shared.pointer,
+                    base: Self.base(scenario),
                     in: channel.raw.vmm_in, out: channel.raw.vmm_out, yields: yields ? 1 : 0, cpu: CInt(cpu ?? -1),
                     stores: 0, start: 0, end: 0)
             }
@@ -166,6 +167,7 @@ final class Testbed {
             guard let image = try descriptor.placeShadow(map, { _ in }) else {
                 throw MeasuringFailure("the module has no shadow memory")
             }
+            try image.store(SharedState.firstValue, at: 0, length: 8)
             devices.images.append(.init(image))
         }
         try withHandover { try Handover.send(descriptor, over: $0) }
@@ -199,7 +201,8 @@ final class Testbed {
             let error = unsafe shared.pointer.pointee.error
             throw MeasuringFailure(
                 "\(scenario): vCPU failed with \(Errno(rawValue: -processor.result)), exit reason "
-                    + "\(processor.exitReason); emulation process: \(error == 0 ? "no error" : "\(Errno(rawValue: error))")")
+                    + "\(processor.exitReason); emulation process: \(error == 0 ? "no error" : "\(Errno(rawValue: error))")"
+            )
         }
         let start = processors.map(\.start).min() ?? 0
         let end = processors.map(\.end).max() ?? 0
@@ -229,6 +232,9 @@ final class Testbed {
 
     /// What the device and the emulation process have counted so far.
     var counted: (loads: UInt64, stores: UInt64, batches: UInt64, requests: UInt64) { shared.counted }
+
+    /// What the register holds that the guest accesses.
+    var register: UInt64 { shared.register }
 
     /// Frequency of the TSC in kHz.
     func tscFrequency() throws -> Double {

@@ -2,15 +2,19 @@
 //
 // Whether the scheduler lets a thread that is woken interrupt the one that woke it.
 
+import CBenchmark
 import SystemPackage
 
 /// The scheduler's feature WAKEUP_PREEMPTION, in debugfs; put back at the end.
 struct WakeupPreemption: ~Copyable {
-    private static let file = KernelFile("/sys/kernel/debug/sched/features")
+    private static let path = "/sys/kernel/debug/sched/features"
+    private static let file = KernelFile(path)
     private let original: Bool?
 
     init() {
         original = Self.isOn
+        guard let original else { return }
+        unsafe cbench_write_at_signal(Self.path, original ? "WAKEUP_PREEMPTION" : "NO_WAKEUP_PREEMPTION")
     }
 
     /// Whether it is on; nil where this cannot be told.

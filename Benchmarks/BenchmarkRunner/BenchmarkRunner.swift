@@ -23,8 +23,10 @@ struct BenchmarkRunner: ParsableCommand {
     @Option(parsing: .upToNextOption, help: "Only these paths.", transform: Names.path)
     var path: [Path] = []
 
-    @Option(parsing: .upToNextOption, help: "Only these operations: store, load, burst-N, store-load, mixed.", transform: Names.operation)
-    var operation: [Benchmark.Operation] = [.store, .load, .burst(64)]
+    @Option(
+        parsing: .upToNextOption, help: "Only these operations: store, load, burst-N, store-load, mixed.",
+        transform: Names.operation)
+    var operation: [Operation] = [.store, .load, .burst(64)]
 
     @Option(help: "What the TSC counts: instructions (QEMU with -icount shift=0), or time.", transform: Names.mode)
     var mode = Plan.Mode.time
@@ -104,6 +106,10 @@ struct BenchmarkRunner: ParsableCommand {
         plan.rounds = rounds ?? (isExact ? 3 : 9)
         plan.warmup = warmup ?? (isExact ? 500 : 5000)
         plan.stages = stages ?? isExact
+        plan.asksKernel = geteuid() == 0
+        if !plan.asksKernel {
+            printError("bench: not root, so nothing is counted by the kernel, and wake-up preemption stays as it is")
+        }
         (plan.seed, plan.rate) = (seed, rate)
         plan.command = CommandLine.arguments
         switch wakeupPreemption {
@@ -114,12 +120,16 @@ struct BenchmarkRunner: ParsableCommand {
         }
         if let pin {
             let cpus = pin.split(separator: ",").map { Int($0) ?? -1 }
-            guard !cpus.isEmpty, cpus.allSatisfy({ $0 >= 0 }) else { throw ValidationError("--pin is a list of CPUs: 0,1") }
+            guard !cpus.isEmpty, cpus.allSatisfy({ $0 >= 0 }) else {
+                throw ValidationError("--pin is a list of CPUs: 0,1")
+            }
             plan.pinning = cpus
         }
         let basic = Plan.scenarios(path.isEmpty ? Path.allCases : path, operation)
         plan.scenarios = try varied(basic)
-        guard !plan.scenarios.isEmpty else { throw ValidationError("nothing to measure: no such operation on these paths") }
+        guard !plan.scenarios.isEmpty else {
+            throw ValidationError("nothing to measure: no such operation on these paths")
+        }
         return plan
     }
 
@@ -154,7 +164,8 @@ struct BenchmarkRunner: ParsableCommand {
 
     func validate() throws {
         guard (1...1_000_000).contains(count ?? 1), (1...1000).contains(rounds ?? 1),
-            (0...1_000_000).contains(warmup ?? 0) else {
+            (0...1_000_000).contains(warmup ?? 0)
+        else {
             throw ValidationError("--count is 1 to 1000000, --rounds 1 to 1000, --warmup 0 to 1000000")
         }
         guard vcpus.allSatisfy((1...64).contains), devices.allSatisfy((1...64).contains),
@@ -167,13 +178,14 @@ struct BenchmarkRunner: ParsableCommand {
 private enum Names {
     static func path(_ name: String) throws -> Path {
         guard let path = Path(rawValue: name) else {
-            throw ValidationError("no path '\(name)'; there are \(Path.allCases.map(\.rawValue).joined(separator: ", "))")
+            throw ValidationError(
+                "no path '\(name)'; there are \(Path.allCases.map(\.rawValue).joined(separator: ", "))")
         }
         return path
     }
 
-    static func operation(_ name: String) throws -> Benchmark.Operation {
-        guard let operation = Benchmark.Operation(name) else { throw ValidationError("no operation '\(name)'") }
+    static func operation(_ name: String) throws -> Operation {
+        guard let operation = Operation(name) else { throw ValidationError("no operation '\(name)'") }
         return operation
     }
 

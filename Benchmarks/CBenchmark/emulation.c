@@ -218,6 +218,7 @@ static int emulate(struct cbench_emulation emulation)
 {
 	int handover = emulation.in;
 
+	cbench_close_ends(emulation.vmm_in, emulation.vmm_out);
 	if (emulation.cpu >= 0) {
 		int error = cbench_pin(emulation.cpu);
 
@@ -241,6 +242,7 @@ pid_t cbench_start_emulation(const struct cbench_emulation *emulation)
 		return -errno;
 	if (process > 0)
 		return process;
+	forget_cleanup();
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);

@@ -15,6 +15,9 @@
 
 #define always_inline	inline __attribute__((always_inline))
 
+/* The cleanup at a signal is the VMM's. */
+void forget_cleanup(void);
+
 /* One access to the device, the same code on every path.  A width that is no power of two reads 0. */
 static inline uint64_t device_access(struct cbench_device *device, uint64_t offset, uint32_t length, int is_store,
 				     uint64_t data)

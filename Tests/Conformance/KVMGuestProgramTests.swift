@@ -4,6 +4,7 @@
 
 import GuestPrograms
 import KVM
+import Synchronization
 import SystemPackage
 import Testing
 
@@ -184,5 +185,74 @@ import Testing
         #expect(device.missing == 0)
         #expect(throws: GuestMailbox.Failure.self) { try mailbox.post(.load(3, at: Self.device)) }
         #expect(throws: GuestMailbox.Failure.self) { try mailbox.post(.load(8, at: Self.port, on: .port)) }
+    }
+
+    // MARK: Programs for measuring
+
+    /// Runs a program whose accesses all exit, each load of which gets 7.
+    private func exits(
+        of program: GuestProgram, _ arguments: GuestProgram.Arguments
+    ) throws -> (exits: [VirtualCPU.Exit], results: GuestResults) {
+        let guest = try GuestMachine(in: system.makeVirtualMachine(), vcpus: 1)
+        var vcpu = try guest.makeVirtualCPU(id: 0)
+        try guest.load(program, arguments, on: &vcpu)
+        let exits = Mutex<[VirtualCPU.Exit]>([])
+        try vcpu.runProgram { exit, vcpu in
+            exits.withLock { $0.append(exit) }
+            vcpu.setLoadedValue(7)
+            vcpu.setPortValue(7)
+        }
+        return (exits.withLock { $0 }, try guest.results(of: 0))
+    }
+
+    @Test("Bursts are as many stores as asked for, and a fence", arguments: GuestProgram.Width.allCases)
+    func bursts(width: GuestProgram.Width) throws {
+        let (exits, results) = try exits(
+            of: .storeBursts(width), .init(target: Self.device, count: 3, seed: 5, window: 2))
+        let fence = VirtualCPU.Exit.mmioLoad(
+            .init(address: Self.device + GuestProgram.fenceDistance(.memory), length: 4))
+        func store(_ value: UInt64) -> VirtualCPU.Exit {
+            .mmioStore(.init(address: Self.device, length: width.rawValue), value)
+        }
+        #expect(exits == [store(5), store(6), fence, store(7), store(8), fence, store(9), store(10), fence])
+        #expect(results.isFinished && results.values.isEmpty)
+    }
+
+    @Test("Bursts of no stores are fences", arguments: [GuestProgram.Bus.memory, .port])
+    func emptyBursts(bus: GuestProgram.Bus) throws {
+        let target = bus == .memory ? Self.device : UInt64(Self.port)
+        let (exits, _) = try exits(of: .storeBursts(.four, on: bus), .init(target: target, count: 2, window: 0))
+        let fence = target + GuestProgram.fenceDistance(bus)
+        let expected: VirtualCPU.Exit =
+            bus == .memory
+            ? .mmioLoad(.init(address: fence, length: 4))
+            : .portLoad(.init(port: UInt16(fence), length: 4, count: 1))
+        #expect(exits == [expected, expected])
+    }
+
+    @Test("Timed accesses take some time each, and end with a fence", arguments: GuestProgram.Width.ports)
+    func timed(width: GuestProgram.Width) throws {
+        for program in [
+            GuestProgram.timedLoads(width), .timedStores(width), .timedLoads(width, on: .port),
+            .timedStores(width, on: .port),
+        ] {
+            let target = program.name.contains("in") || program.name.contains("out") ? UInt64(Self.port) : Self.device
+            let (exits, results) = try exits(of: program, .init(target: target, count: 20, window: 0))
+            #expect(exits.count == 21)
+            #expect(results.values.count == 20)
+            // An exit is thousands of instructions, and a test's no hours.
+            #expect(results.values.allSatisfy { (500...1 << 42).contains($0) }, "\(program): \(results.values)")
+        }
+    }
+
+    @Test("At a fixed rate an access is measured from when it was due")
+    func fixedRate() throws {
+        // So soon one after the other that each is late by all that those before it took.
+        let (_, results) = try exits(of: .timedLoads(.four), .init(target: Self.device, count: 50, window: 1))
+        #expect(zip(results.values, results.values.dropFirst()).allSatisfy { $0 < $1 })
+        // So far apart that none is.
+        let interval: UInt64 = 1 << 26
+        let (_, apart) = try exits(of: .timedLoads(.four), .init(target: Self.device, count: 20, window: interval))
+        #expect(apart.values.count { $0 < interval } >= 10)
     }
 }

@@ -98,6 +98,8 @@ struct cbench_emulation {
 	enum cbench_path path;
 	struct cbench_shared *_Nonnull shared;
 	int in, out, descriptors;
+	/// The other side's ends, which are closed on this one.
+	int vmm_in, vmm_out;
 	/// Whether a side that spins gives up its CPU each time.
 	int yields;
 	/// Where it runs, or -1.
@@ -147,6 +149,11 @@ uint64_t cbench_cpu_time(pid_t process);
 
 /// This process's time in the kernel, in nanoseconds.
 uint64_t cbench_kernel_time(void);
+
+/// What is to be done if SIGINT, SIGTERM or SIGHUP ends this process: write a text into a file; remove a directory of
+/// tracefs, which need not exist. One of each.
+void cbench_write_at_signal(const char *_Nonnull path, const char *_Nonnull text);
+void cbench_remove_at_signal(const char *_Nonnull directory);
 
 /// Binds the calling thread to a CPU. -errno, or 0.
 int cbench_pin(int cpu);
