@@ -269,14 +269,17 @@ void kvm_user_admit(struct kvm_user_device *dev)
 	}
 }
 
-/* Acknowledges the stores that were sent before a request. */
-static void kvm_user_acknowledge_older(struct kvm_user_device *dev,
-				       const struct kvm_user_entry *end)
+/*
+ * Acknowledges the stores that were sent before a request.  Of the others in the list
+ * there are two for a vCPU at most: what is retired is elsewhere.
+ */
+static void kvm_user_acknowledge_read_before(struct kvm_user_device *dev,
+					     const struct kvm_user_entry *end)
 {
 	struct kvm_user_entry *entry, *next;
 
 	list_for_each_entry_safe(entry, next, &dev->queue.sent, node) {
-		if (entry == end)
+		if (entry->order >= end->order)
 			break;
 		if (entry->request.type != KVM_USER_STORE)
 			continue;
@@ -305,7 +308,7 @@ int kvm_user_reply(struct kvm_user_device *dev, const struct kvm_user_request *r
 		return -ESTALE;
 
 	if (reply->flags & KVM_USER_REPLY_CUMULATIVE)
-		kvm_user_acknowledge_older(dev, entry);
+		kvm_user_acknowledge_read_before(dev, entry);
 	trace_kvm_user_replied(dev->id, reply, 0);
 	score = &dev->scores[entry->request.cpu];
 	if (reply->type == KVM_USER_LOAD)
@@ -331,8 +334,11 @@ void kvm_user_reject(struct kvm_user_device *dev, const struct kvm_user_request 
 
 	trace_kvm_user_replied(dev->id, reply, error);
 	dev->counters[error == -ESTALE ? KVM_USER_LATE : KVM_USER_INVALID]++;
-	if (error == -ESTALE && entry)
-		kvm_user_queue_done(&dev->queue, entry);
+	if (error != -ESTALE || !entry)
+		return;
+	if (reply->flags & KVM_USER_REPLY_CUMULATIVE)
+		kvm_user_acknowledge_read_before(dev, entry);
+	kvm_user_queue_done(&dev->queue, entry);
 }
 
 /**

@@ -52,7 +52,6 @@ static long kvm_user_jiffies(u64 ns)
 
 static void kvm_user_device_free(struct kvm_user_device *dev)
 {
-	kvm_user_ring_destroy(dev);
 	kvm_user_shadow_destroy(&dev->shadow);
 	kvfree(dev->scores);
 	kvm_user_queue_destroy(&dev->queue);

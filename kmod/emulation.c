@@ -148,15 +148,22 @@ static void kvm_user_sent(struct kvm_user_device *dev, u32 count, u32 taken)
 	spin_unlock(&dev->queue.lock);
 }
 
-/* Takes and copies a batch of up to @room; returns how many, or -EFAULT if none could be. */
+/* Takes and copies up to @room; returns how many, -EFAULT if none could be, or -EBUSY. */
 static int kvm_user_deliver_batch(struct kvm_user_device *dev, struct iov_iter *to, u32 room)
 {
-	u32 taken, count = 0;
+	u32 taken = 0, count = 0;
+	bool in_ring;
 
 	spin_lock(&dev->queue.lock);
-	dev->stalled = false;
-	taken = kvm_user_queue_take(&dev->queue, dev->batch, room);
+	/* Once there is a ring nothing is taken here, or it would come out of order. */
+	in_ring = dev->ring.active && !dev->dead;
+	if (!in_ring) {
+		dev->stalled = false;
+		taken = kvm_user_queue_take(&dev->queue, dev->batch, room);
+	}
 	spin_unlock(&dev->queue.lock);
+	if (in_ring)
+		return -EBUSY;
 	if (!taken)
 		return 0;
 	while (count < taken && kvm_user_copy_out(&dev->batch[count], to))
@@ -165,7 +172,7 @@ static int kvm_user_deliver_batch(struct kvm_user_device *dev, struct iov_iter *
 	return count ?: -EFAULT;
 }
 
-/* Copies what is pending.  Returns bytes, 0 if nothing was, or -EFAULT. */
+/* Copies what is pending.  Returns bytes, 0 if nothing was, or as above. */
 static ssize_t kvm_user_deliver(struct kvm_user_device *dev, struct iov_iter *to)
 {
 	size_t done = 0;
@@ -212,10 +219,7 @@ static ssize_t kvm_user_fetch(struct kvm_user_device *dev, struct iov_iter *to, 
 		bool dead = READ_ONCE(dev->dead);
 		ssize_t ret;
 
-		/* What it would give is in the ring. */
-		if (READ_ONCE(dev->ring.active) && !dead)
-			return -EBUSY;
-		if (!kvm_user_readable(dev)) {
+		if (!kvm_user_wait_is_over(dev, false)) {
 			if (!wait)
 				return -EAGAIN;
 			ret = kvm_user_wait_readable(dev, false);
@@ -261,7 +265,9 @@ static int kvm_user_accept(struct kvm_user_device *dev, const struct kvm_user_re
 	ret = kvm_user_reply(dev, reply);
 	if (ret && first)
 		kvm_user_reject(dev, reply, ret);
-	readable = owed && kvm_user_queue_readable(&dev->queue);
+	if (dev->ring.active)
+		kvm_user_ring_fill(dev);
+	readable = owed && kvm_user_ready(dev);
 	spin_unlock(&dev->queue.lock);
 
 	/* Requests waited for this reply (F3). */

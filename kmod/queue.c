@@ -35,6 +35,7 @@ int kvm_user_queue_init(struct kvm_user_queue *queue, u32 depth, u32 nr_vcpus)
 	INIT_LIST_HEAD(&queue->waiting);
 	INIT_LIST_HEAD(&queue->pending);
 	INIT_LIST_HEAD(&queue->sent);
+	INIT_LIST_HEAD(&queue->retired);
 
 	queue->table = kvcalloc(1U << queue->table_bits, sizeof(*queue->table),
 				GFP_KERNEL_ACCOUNT);
@@ -224,6 +225,7 @@ u32 kvm_user_queue_take(struct kvm_user_queue *queue,
 		entry = list_first_entry(&queue->pending, struct kvm_user_entry, node);
 		kvm_user_queue_detach(queue, entry);
 		entry->state = KVM_USER_SENT;
+		entry->order = ++queue->last_order;
 		queue->nr_sent++;
 		list_add_tail(&entry->node, &queue->sent);
 		hlist_add_head(&entry->hash,
@@ -310,10 +312,12 @@ void kvm_user_queue_retire(struct kvm_user_queue *queue,
 {
 	lockdep_assert_held(&queue->lock);
 
-	if (entry->state == KVM_USER_SENT)
+	if (entry->state == KVM_USER_SENT) {
 		entry->state = KVM_USER_RETIRED;
-	else
+		list_move_tail(&entry->node, &queue->retired);
+	} else {
 		kvm_user_queue_done(queue, entry);
+	}
 }
 
 /**
@@ -333,11 +337,9 @@ u32 kvm_user_queue_redeliver(struct kvm_user_queue *queue)
 
 	lockdep_assert_held(&queue->lock);
 
+	list_for_each_entry_safe(entry, previous, &queue->retired, node)
+		kvm_user_queue_done(queue, entry);
 	list_for_each_entry_safe_reverse(entry, previous, &queue->sent, node) {
-		if (entry->state == KVM_USER_RETIRED) {
-			kvm_user_queue_done(queue, entry);
-			continue;
-		}
 		entry->request.flags |= KVM_USER_REQUEST_REDELIVERED;
 		kvm_user_queue_unsend(queue, entry);
 		count++;
@@ -362,5 +364,7 @@ struct kvm_user_entry *kvm_user_queue_any(struct kvm_user_queue *queue)
 		list = &queue->pending;
 	if (list_empty(list))
 		list = &queue->waiting;
+	if (list_empty(list))
+		list = &queue->retired;
 	return list_first_entry_or_null(list, struct kvm_user_entry, node);
 }

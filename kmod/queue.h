@@ -20,27 +20,30 @@ enum kvm_user_state {
 	KVM_USER_WAITING,	/* @waiting: a store without space, not accepted yet */
 	KVM_USER_PENDING,	/* @pending: accepted, not read yet */
 	KVM_USER_SENT,		/* @sent: read, not replied to yet */
-	KVM_USER_RETIRED,	/* @sent: as above, but nobody waits for the reply */
+	KVM_USER_RETIRED,	/* @retired: as above, but nobody waits for the reply */
 };
 
 struct kvm_user_entry {
 	struct list_head node;
-	struct hlist_node hash;		/* by sequence number, while in @sent */
+	struct hlist_node hash;		/* by sequence number, while SENT or RETIRED */
 	struct kvm_user_request request;
+	u64 order;			/* among all that were ever sent */
 	enum kvm_user_state state;
 };
 
 struct kvm_user_queue {
 	spinlock_t lock;		/* covers all below, and the device's own state */
 	u32 depth;			/* most that may be posted */
-	u32 sent_limit;			/* most that may be in @sent */
+	u32 sent_limit;			/* bound of @nr_sent */
 	u32 posted;			/* stores in @pending */
-	u32 nr_sent;			/* entries in @sent */
+	u32 nr_sent;			/* entries in @sent and @retired */
 	u64 last_seq;
+	u64 last_order;
 	struct list_head free;
 	struct list_head waiting;
 	struct list_head pending;
 	struct list_head sent;
+	struct list_head retired;
 	struct hlist_head *table;
 	unsigned int table_bits;
 	struct kvm_user_entry *entries;

@@ -52,15 +52,24 @@ static const void *kvm_user_ring_reply(const struct kvm_user_ring_state *ring, u
 	       (ring->mask + 1 + (count & ring->mask)) * KVM_USER_RING_STRIDE;
 }
 
+/* The memory, for who holds no lock: it goes when kvm_user_ring_close() has waited for RCU. */
+static struct kvm_user_ring *kvm_user_ring_memory(const struct kvm_user_device *dev)
+{
+	/* pairs with the release in kvm_user_ring_make() */
+	return smp_load_acquire(&dev->ring.active) ? READ_ONCE(dev->ring.shared) : NULL;
+}
+
 /**
  * kvm_user_ring_unread - how many requests the process has not taken yet
- * @dev: the device, whose ring is active
+ * @dev: the device; without queue.lock, its emulation descriptor must be open
  *
- * Return: a number, of no meaning if the process counts wrong.
+ * Return: a number, of no meaning if the process counts wrong; 0 without a ring.
  */
 u32 kvm_user_ring_unread(const struct kvm_user_device *dev)
 {
-	return READ_ONCE(dev->ring.request_head) - READ_ONCE(dev->ring.shared->request_tail);
+	const struct kvm_user_ring *shared = kvm_user_ring_memory(dev);
+
+	return shared ? READ_ONCE(dev->ring.request_head) - READ_ONCE(shared->request_tail) : 0;
 }
 
 /**
@@ -71,9 +80,14 @@ u32 kvm_user_ring_unread(const struct kvm_user_device *dev)
  */
 bool kvm_user_ring_answered(const struct kvm_user_device *dev)
 {
-	/* @shared is set before @active, and stays. */
-	return smp_load_acquire(&dev->ring.active) &&
-	       READ_ONCE(dev->ring.shared->reply_head) != READ_ONCE(dev->ring.reply_tail);
+	const struct kvm_user_ring *shared;
+	bool answered;
+
+	rcu_read_lock();
+	shared = kvm_user_ring_memory(dev);
+	answered = shared && READ_ONCE(shared->reply_head) != READ_ONCE(dev->ring.reply_tail);
+	rcu_read_unlock();
+	return answered;
 }
 
 /* The process may have changed what it was given: the queue's own is traced. */
@@ -83,29 +97,24 @@ static void kvm_user_ring_trace(struct kvm_user_device *dev)
 						      node)->request);
 }
 
-/**
- * kvm_user_ring_fill - give the process what is pending
- * @dev: the device, with queue.lock held
+/*
+ * Whether replies need KVM_DEV_USER_RING_ENTER: a vCPU sleeps, or requests wait for
+ * replies.  Returns whether that is new: replies that came before are then to be looked
+ * at, since their giver did not see it.
  */
-void kvm_user_ring_fill(struct kvm_user_device *dev)
+static bool kvm_user_ring_set_flags(struct kvm_user_device *dev)
 {
 	struct kvm_user_ring_state *ring = &dev->ring;
-	u32 head = ring->request_head;
+	bool needed = atomic_read(&dev->nr_sleepers) || !list_empty(&dev->queue.pending);
+	bool new = needed && !ring->need_enter;
 
-	lockdep_assert_held(&dev->queue.lock);
-
-	/* After the VM's end there is no bound of what is sent, but read(2) is there. */
-	while (!dev->dead &&
-	       kvm_user_queue_take(&dev->queue, kvm_user_ring_request(ring, head), 1)) {
-		kvm_user_ring_trace(dev);
-		head++;
-		kvm_user_admit(dev);
+	if (needed != ring->need_enter) {
+		ring->need_enter = needed;
+		WRITE_ONCE(ring->shared->flags, needed ? KVM_USER_RING_NEED_ENTER : 0);
 	}
-	if (head != ring->request_head) {
-		WRITE_ONCE(ring->request_head, head);
-		/* Publishes the entries. */
-		smp_store_release(&ring->shared->request_head, head);
-	}
+	/* pairs with the process's barrier between a reply and its look at the flag */
+	smp_mb();
+	return new;
 }
 
 /* The process may change a reply at any time: it is read once. */
@@ -140,19 +149,12 @@ static void kvm_user_ring_take(struct kvm_user_device *dev, u32 count)
 	}
 }
 
-/**
- * kvm_user_ring_drain - look at replies, and give what waited for them
- * @dev: the device, with queue.lock held and its ring active
- *
- * Return: whether there are more, for which the lock should be given up first.
- */
-bool kvm_user_ring_drain(struct kvm_user_device *dev)
+/* Looks at a batch of replies; returns whether there are more. */
+static bool kvm_user_ring_drain_batch(struct kvm_user_device *dev)
 {
 	struct kvm_user_ring_state *ring = &dev->ring;
 	/* pairs with the release that publishes the replies */
 	u32 count = smp_load_acquire(&ring->shared->reply_head) - ring->reply_tail;
-
-	lockdep_assert_held(&dev->queue.lock);
 
 	if (!count)
 		return false;
@@ -169,27 +171,87 @@ bool kvm_user_ring_drain(struct kvm_user_device *dev)
 	WRITE_ONCE(ring->shared->refused, ring->refused);
 	/* The entries were read: they may be used again. */
 	smp_store_release(&ring->shared->reply_tail, ring->reply_tail);
-	kvm_user_ring_fill(dev);
 	return count > KVM_USER_RING_BATCH;
 }
 
-/* Looks at all replies that there are now. */
-static void kvm_user_ring_drain_all(struct kvm_user_device *dev)
+/* Gives what is pending and may be sent. */
+static void kvm_user_ring_give(struct kvm_user_device *dev)
 {
+	struct kvm_user_ring_state *ring = &dev->ring;
+	u32 head = ring->request_head;
+
+	/* After the VM's end there is no bound of what is sent, but read(2) is there. */
+	while (!dev->dead &&
+	       kvm_user_queue_take(&dev->queue, kvm_user_ring_request(ring, head), 1)) {
+		kvm_user_ring_trace(dev);
+		head++;
+		kvm_user_admit(dev);
+	}
+	if (head == ring->request_head)
+		return;
+	WRITE_ONCE(ring->request_head, head);
+	/* Publishes the entries. */
+	smp_store_release(&ring->shared->request_head, head);
+}
+
+/**
+ * kvm_user_ring_fill - give the process what is pending
+ * @dev: the device, with queue.lock held and its ring active
+ *
+ * Return: whether there are replies to look at, as for kvm_user_ring_drain().
+ */
+bool kvm_user_ring_fill(struct kvm_user_device *dev)
+{
+	bool more = false;
+
+	lockdep_assert_held(&dev->queue.lock);
+
+	kvm_user_ring_give(dev);
+	if (kvm_user_ring_set_flags(dev)) {
+		more = kvm_user_ring_drain_batch(dev);
+		kvm_user_ring_give(dev);
+	}
+	return more;
+}
+
+/**
+ * kvm_user_ring_drain - look at replies, and give what waited for them
+ * @dev: the device, with queue.lock held and its ring active
+ *
+ * Return: whether there are more, for which the lock should be given up first.
+ */
+bool kvm_user_ring_drain(struct kvm_user_device *dev)
+{
+	u32 head = dev->ring.request_head;
 	bool more;
 
-	do {
+	lockdep_assert_held(&dev->queue.lock);
+
+	more = kvm_user_ring_drain_batch(dev);
+	more |= kvm_user_ring_fill(dev);
+	/* Who sleeps until there is a request is not who gave these replies. */
+	if (head != dev->ring.request_head)
+		kvm_user_wake_reader(dev);
+	return more;
+}
+
+/**
+ * kvm_user_ring_drain_all - look at all replies that there are now
+ * @dev: the device
+ *
+ * As many as are owed: a process that gives more does not keep anybody here.
+ */
+void kvm_user_ring_drain_all(struct kvm_user_device *dev)
+{
+	u32 rounds = dev->queue.depth / KVM_USER_RING_BATCH + 1;
+	bool more = READ_ONCE(dev->ring.active);
+
+	while (more && rounds--) {
 		spin_lock(&dev->queue.lock);
 		more = dev->ring.active && kvm_user_ring_drain(dev);
 		spin_unlock(&dev->queue.lock);
 		cond_resched();
-	} while (more && !signal_pending(current));
-}
-
-static void kvm_user_ring_set_flags(struct kvm_user_device *dev)
-{
-	WRITE_ONCE(dev->ring.shared->flags,
-		   atomic_read(&dev->nr_sleepers) ? KVM_USER_RING_NEED_ENTER : 0);
+	}
 }
 
 /**
@@ -201,15 +263,7 @@ void kvm_user_ring_sleep(struct kvm_user_device *dev)
 	atomic_inc(&dev->nr_sleepers);
 	/* pairs with the one in kvm_user_ring_make() */
 	smp_mb__after_atomic();
-	if (!READ_ONCE(dev->ring.active))
-		return;
-	spin_lock(&dev->queue.lock);
-	if (dev->ring.active) {
-		kvm_user_ring_set_flags(dev);
-		/* A reply that comes too early to see the flag is looked at below. */
-		smp_mb();
-	}
-	spin_unlock(&dev->queue.lock);
+	/* The first of these sets the flag, and what came before that is looked at. */
 	kvm_user_ring_drain_all(dev);
 }
 
@@ -228,65 +282,49 @@ void kvm_user_ring_wake(struct kvm_user_device *dev)
 	spin_unlock(&dev->queue.lock);
 }
 
-/* A new ring, or the old one as if it were new. */
-static int kvm_user_ring_prepare(struct kvm_user_device *dev, u64 size)
-{
-	struct kvm_user_ring_state *ring = &dev->ring;
-	struct kvm_user_image *image;
-
-	lockdep_assert_held(&ring->lock);
-
-	if (ring->active || kvm_user_image_mapped(ring->image))
-		return -EBUSY;
-	if (ring->image) {
-		memset(ring->image->data, 0, size);
-		return 0;
-	}
-	image = kvm_user_image_alloc("kvm-user-ring", size);
-	if (IS_ERR(image))
-		return PTR_ERR(image);
-	ring->image = image;
-	ring->shared = image->data;
-	ring->mask = kvm_user_ring_entries(dev) - 1;
-	return 0;
-}
-
 /**
  * kvm_user_ring_make - requests go to a ring from now on (KVM_DEV_USER_RING)
  * @dev: the device
  * @args: is filled in
- *
- * The memory stays with the device: who looks at it needs no lock.
  *
  * Return: 0; -EBUSY; -ENOMEM, -ENFILE; -EINTR.
  */
 int kvm_user_ring_make(struct kvm_user_device *dev, struct kvm_dev_user_ring *args)
 {
 	struct kvm_user_ring_state *ring = &dev->ring;
-	int ret;
+	struct kvm_user_image *image;
+	int ret = -EBUSY;
 
 	kvm_user_ring_layout(dev, args);
 	/* Nothing is read meanwhile: requests go here or there, in order. */
 	if (mutex_lock_killable(&dev->read_mutex))
 		return -EINTR;
 	mutex_lock(&ring->lock);
-	ret = kvm_user_ring_prepare(dev, args->size);
-	if (ret)
+	if (ring->image)
 		goto unlock;
+	image = kvm_user_image_alloc("kvm-user-ring", args->size);
+	if (IS_ERR(image)) {
+		ret = PTR_ERR(image);
+		goto unlock;
+	}
+	ring->image = image;
+	ring->mask = args->entries - 1;
 
 	spin_lock(&dev->queue.lock);
-	ring->request_head = 0;
+	WRITE_ONCE(ring->shared, image->data);
+	WRITE_ONCE(ring->request_head, 0);
 	WRITE_ONCE(ring->reply_tail, 0);
 	ring->refused = 0;
-	/* pairs with the acquire in kvm_user_ring_answered() */
+	ring->need_enter = false;
+	/* pairs with the acquire in kvm_user_ring_memory() */
 	smp_store_release(&ring->active, true);
-	/* pairs with the one in kvm_user_ring_sleep(): it sees this, or is counted here */
+	/* pairs with the one in kvm_user_ring_sleep(): it sees this, or is counted below */
 	smp_mb();
-	kvm_user_ring_set_flags(dev);
-	kvm_user_ring_fill(dev);
+	kvm_user_ring_drain(dev);
 	spin_unlock(&dev->queue.lock);
 	/* Who waits in read is told that there is nothing to be had any more. */
 	kvm_user_wake_all(dev);
+	ret = 0;
 unlock:
 	mutex_unlock(&ring->lock);
 	mutex_unlock(&dev->read_mutex);
@@ -297,28 +335,24 @@ unlock:
  * kvm_user_ring_close - the emulation descriptor is closed
  * @dev: the device
  *
- * What was replied to is: requests without a reply may be given elsewhere.
+ * What was replied to is: requests without a reply may be given elsewhere.  The
+ * process may be there still, with the ring mapped, and is not looked at any more.
  */
 void kvm_user_ring_close(struct kvm_user_device *dev)
 {
-	bool more;
+	struct kvm_user_ring_state *ring = &dev->ring;
 
-	do {
-		spin_lock(&dev->queue.lock);
-		more = dev->ring.active && kvm_user_ring_drain(dev);
-		if (!more)
-			WRITE_ONCE(dev->ring.active, false);
-		spin_unlock(&dev->queue.lock);
-	} while (more);
-}
-
-/**
- * kvm_user_ring_destroy - let go of the memory
- * @dev: the device, which is going; mappings may stay
- */
-void kvm_user_ring_destroy(struct kvm_user_device *dev)
-{
-	kvm_user_image_put(dev->ring.image);
+	if (!ring->image)
+		return;
+	kvm_user_ring_drain_all(dev);
+	spin_lock(&dev->queue.lock);
+	WRITE_ONCE(ring->active, false);
+	WRITE_ONCE(ring->shared, NULL);
+	spin_unlock(&dev->queue.lock);
+	/* for vCPUs that wait awake */
+	synchronize_rcu();
+	kvm_user_image_put(ring->image);
+	ring->image = NULL;
 }
 
 /**

@@ -20,13 +20,14 @@ struct vm_area_struct;
 
 /* The ring of a device, under queue.lock where nothing else is said. */
 struct kvm_user_ring_state {
-	struct kvm_user_ring *shared;	/* set once, before @active is for the first time */
+	struct kvm_user_ring *shared;	/* NULL without a ring; read with RCU, too */
 	struct kvm_user_image *image;	/* under @lock */
 	struct mutex lock;		/* covers @image, and @active becoming true */
 	u32 mask;			/* entries - 1, as @shared */
 	u32 request_head;
 	u32 reply_tail;
 	u32 refused;
+	bool need_enter;		/* as the process sees it */
 	bool active;			/* read without the lock, too */
 };
 
@@ -34,13 +35,13 @@ void kvm_user_ring_init(struct kvm_user_device *dev);
 int kvm_user_ring_make(struct kvm_user_device *dev, struct kvm_dev_user_ring *args);
 int kvm_user_ring_enter(struct kvm_user_device *dev, bool wait);
 void kvm_user_ring_close(struct kvm_user_device *dev);
-void kvm_user_ring_destroy(struct kvm_user_device *dev);
 int kvm_user_ring_mmap(struct kvm_user_device *dev, struct vm_area_struct *vma);
 
 u32 kvm_user_ring_unread(const struct kvm_user_device *dev);
 bool kvm_user_ring_answered(const struct kvm_user_device *dev);
-void kvm_user_ring_fill(struct kvm_user_device *dev);
+bool kvm_user_ring_fill(struct kvm_user_device *dev);
 bool kvm_user_ring_drain(struct kvm_user_device *dev);
+void kvm_user_ring_drain_all(struct kvm_user_device *dev);
 void kvm_user_ring_sleep(struct kvm_user_device *dev);
 void kvm_user_ring_wake(struct kvm_user_device *dev);
 

@@ -28,7 +28,7 @@ void kvm_user_wake_reader(struct kvm_user_device *dev)
 bool kvm_user_ready(const struct kvm_user_device *dev)
 {
 	/* After the VM's end, the ring is not filled any more. */
-	if (READ_ONCE(dev->ring.active) && kvm_user_ring_unread(dev))
+	if (kvm_user_ring_unread(dev))
 		return true;
 	return kvm_user_queue_readable(&dev->queue);
 }
@@ -95,7 +95,7 @@ static bool kvm_user_is_waited_for(struct kvm_user_device *dev)
  */
 bool kvm_user_hold_back(struct kvm_user_device *dev)
 {
-	u32 count = dev->ring.active ? kvm_user_ring_unread(dev) : dev->queue.posted;
+	u32 count = dev->queue.posted + kvm_user_ring_unread(dev);
 
 	lockdep_assert_held(&dev->queue.lock);
 

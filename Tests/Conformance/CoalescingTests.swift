@@ -225,18 +225,21 @@ struct CoalescingTests {
         }
     }
 
-    @Test("a cumulative reply that is refused acknowledges nothing")
+    @Test("a cumulative reply that is EINVAL acknowledges nothing, one that is ESTALE does")
     func cumulativeRefused() throws {
         try ForwardedGuest.run(timeout: .milliseconds(200)) { guest in
             let emulation = try guest.control.makeEmulationDescriptor()
-            try guest.perform(.deviceStore(1))
+            for value: UInt128 in 0..<2 { try guest.perform(.deviceStore(value)) }
             let ticket = try guest.begin(.deviceLoad())
-            let requests = try emulation.take(exactly: 2)
+            let requests = try emulation.take(exactly: 3)
             // B3: nobody waits for it any more.
             #expect(try guest.finish(ticket) == 0xffff_ffff)
-            #expect(throws: Errno.stale) { try emulation.send([cumulative(requests[1])]) }
-            try emulation.reply(requests[0])
-            #expect(throws: Errno.invalidArgument) { try emulation.send([cumulative(requests[0])]) }
+            try emulation.reply(requests[1])
+            #expect(throws: Errno.invalidArgument) { try emulation.send([cumulative(requests[1])]) }
+            #expect(throws: Errno.stale) { try emulation.send([cumulative(requests[2])]) }
+            for request in requests {
+                #expect(throws: Errno.invalidArgument) { try emulation.reply(request) }
+            }
         }
     }
 

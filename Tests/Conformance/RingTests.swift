@@ -8,6 +8,7 @@ import Glibc
 import GuestPrograms
 import KVM
 import LinuxSystem
+import Synchronization
 import SystemPackage
 import Testing
 
@@ -263,22 +264,100 @@ struct RingTests {
         }
     }
 
-    @Test("EBUSY: while the ring from before the last close is mapped somewhere, there is no new one")
+    @Test("F1: a ring that is mapped still after the last close is looked at no more, and the next process has its own")
     func stillMapped() throws {
         try ForwardedGuest.run { guest in
             var raw = kvm_dev_user_ring()
             let first = try guest.control.makeEmulationDescriptor()
             try first.descriptor.ioctl(CKVMUSER_RING, &raw)
-            let mapping = try MemoryMapping(
+            let old = try MemoryMapping(
                 mapping: first.descriptor, offset: Int(CKVMUSER_RING_OFFSET), count: Int(raw.size))
             close(first)
-            let second = try guest.control.makeEmulationDescriptor()
-            #expect(throws: Errno.resourceBusy) { try second.descriptor.ioctl(CKVMUSER_RING, &raw) }
-            // It can be used without.
-            try guest.perform(.deviceStore(5))
-            #expect(try second.take(exactly: 1).map(\.data) == [5])
-            close(mapping)
-            try second.descriptor.ioctl(CKVMUSER_RING, &raw)
+            var ring = try RequestRing(try guest.control.makeEmulationDescriptor())
+            let ticket = try guest.begin(.deviceLoad())
+            let request = try ring.take(exactly: 1)[0]
+            unsafe old.baseAddress.storeBytes(of: 3, toByteOffset: 68, as: UInt32.self)
+            try ring.enter(waiting: false)
+            try guest.expectWaiting(ticket)
+            try ring.reply(request, 0x61)
+            #expect(try guest.finish(ticket) == 0x61)
+            #expect(ring.refusedReplies == 0)
+        }
+    }
+
+    @Test("F4: a close with a child that goes on giving replies ends all the same, and so does a wait (B3)")
+    func flooded() throws {
+        try ForwardedGuest.run(timeout: .milliseconds(200)) { guest in
+            for _ in 0..<3 {
+                let emulation = try guest.control.makeEmulationDescriptor()
+                var raw = kvm_dev_user_ring()
+                try emulation.descriptor.ioctl(CKVMUSER_RING, &raw)
+                let memory = Box(
+                    try MemoryMapping(
+                        mapping: emulation.descriptor, offset: Int(CKVMUSER_RING_OFFSET), count: Int(raw.size)))
+                let (entries, isOver) = (raw.entries, Flag())
+                let flood = try BackgroundTask {
+                    while !isOver.value.load(ordering: .relaxed) {
+                        // SAFETY: the counts of the header; nobody else of this process looks at them.
+                        let tail = unsafe memory.value.baseAddress.load(fromByteOffset: 4, as: UInt32.self)
+                        unsafe memory.value.baseAddress.storeBytes(
+                            of: tail &+ entries, toByteOffset: 68, as: UInt32.self)
+                    }
+                }
+                #expect(try guest.perform(.deviceLoad()) == 0xffff_ffff)
+                close(emulation)
+                isOver.value.store(true, ordering: .relaxed)
+                try flood.join()
+            }
+        }
+    }
+
+    /// Something that one thread sets and another looks at.
+    private final class Flag: Sendable {
+        let value = Atomic(false)
+    }
+
+    @Test("F3: replies by write free places in the ring", arguments: [true, false])
+    func writtenReplies(sleeping: Bool) throws {
+        try ModuleUnderTest.withQueueDepth(4) {
+            try withRing { guest, ring in
+                for value: UInt128 in 0..<6 { try guest.perform(.deviceStore(value)) }
+                let ticket = sleeping ? try guest.begin(.deviceLoad()) : nil
+                try ring.emulation.acknowledge(try ring.take(exactly: 4))
+                let rest = try ring.take(exactly: sleeping ? 3 : 2)
+                #expect(rest.prefix(2).map(\.data) == [4, 5])
+                try ring.emulation.acknowledge(rest)
+                if let ticket { try guest.finish(ticket) }
+            }
+        }
+    }
+
+    @Test("F3: requests that wait for replies are given when these come, though no vCPU sleeps")
+    func blockedRequests() throws {
+        try ModuleUnderTest.withQueueDepth(4) {
+            try withRing { guest, ring in
+                for value: UInt128 in 0..<8 { try guest.perform(.deviceStore(value)) }
+                try ring.acknowledge(try ring.take(exactly: 4))
+                #expect(try ring.take(exactly: 4).map(\.data) == [4, 5, 6, 7])
+            }
+        }
+    }
+
+    @Test("B4: RESUME sees a reply that was given in the ring while another vCPU had run into the time limit (B3)")
+    func resumedAfterStall() throws {
+        let hold = SignalHold()
+        try withRing(vcpus: 2, timeout: .milliseconds(300), respond: hold.respond) { guest, ring in
+            defer { hold.end() }
+            try guest.control.setParking(true)
+            let parked = try guest.begin(.deviceLoad())
+            let request = try ring.take(exactly: 1)[0]
+            guest.interrupt(0)
+            try #require(eventually { hold.held[0] != nil })
+            #expect(try guest.perform(.deviceLoad(), on: 1) == 0xffff_ffff)
+            let replies = [request.reply(0x2468)]
+            #expect(try ring.give(replies.span) == 1)
+            hold.release()
+            #expect(try guest.finish(parked) == 0x2468)
         }
     }
 

@@ -16,9 +16,10 @@
  *
  * read(2) takes as many pending requests as fit, oldest first.  If there is none
  * it waits, or fails with EAGAIN on a non-blocking descriptor, or with EINTR at
- * a signal.  It gives none either to a process that owes &kvm_dev_user_info's
- * queue_depth replies.  EINVAL: no room for a request.  EFAULT: nothing is lost.
- * After the VM is gone it gives what was still pending, and then 0.
+ * a signal; EBUSY: KVM_DEV_USER_RING has requests go elsewhere.  It gives none either
+ * to a process that owes &kvm_dev_user_info's queue_depth replies.  EINVAL: no room
+ * for a request.  EFAULT: nothing is lost.  After the VM is gone it gives what was
+ * still pending, and then 0.
  *
  * write(2) takes replies in order up to the first bad one, and says how many
  * bytes it took.  If that is the very first one, the error is EINVAL (it answers
@@ -29,9 +30,10 @@
  * poll(2): EPOLLIN while a read would give a request, EPOLLOUT always, EPOLLHUP
  * once the VM is gone.
  *
- * mmap(2), MAP_SHARED only: the shadow image or a page-aligned part of it.  EINVAL:
- * private, or beyond the image.  EPERM: executable.  ENODEV: the VM is gone.  A
- * mapping outlives descriptor and VM, and does not keep the descriptor open.
+ * mmap(2), MAP_SHARED only: the shadow image or a page-aligned part of it, and from
+ * KVM_USER_RING_OFFSET on the ring.  EINVAL: private, or beyond that.  EPERM:
+ * executable.  ENODEV: the VM is gone.  A mapping outlives descriptor and VM, and does
+ * not keep the descriptor open.
  *
  * An access that waits beyond the time limit is given up (each piece of one, if KVM
  * makes it in pieces, has the whole limit): a load reads all-ones,
@@ -233,7 +235,8 @@ struct kvm_dev_user_resume {
 /**
  * define KVM_USER_REPLY_CUMULATIVE - flag of a reply for more than its request
  *
- * It acknowledges every store as well that was read before its request.
+ * It acknowledges every store as well that was read before its request, also if the
+ * reply itself is ESTALE.
  */
 #define KVM_USER_REPLY_CUMULATIVE	(1U << 1)
 
@@ -323,7 +326,9 @@ struct kvm_dev_user_coalesce {
 #define KVM_USER_RING_STRIDE	64
 
 /**
- * define KVM_USER_RING_NEED_ENTER - flag: a vCPU sleeps, replies need KVM_DEV_USER_RING_ENTER
+ * define KVM_USER_RING_NEED_ENTER - flag: replies need KVM_DEV_USER_RING_ENTER
+ *
+ * A vCPU sleeps, or requests are not given as long as queue_depth others are owed.
  */
 #define KVM_USER_RING_NEED_ENTER	(1U << 0)
 
@@ -550,9 +555,9 @@ struct kvm_dev_user_shadow_ctrl {
  * given in a &struct kvm_user_ring, as soon as they are accepted, and read(2) and
  * KVM_DEV_USER_EXCHANGE are EBUSY; replies are taken from there, and by write(2).  The
  * kernel looks at replies when a vCPU accesses the device or waits awake; while
- * KVM_USER_RING_NEED_ENTER is set a vCPU sleeps, and KVM_DEV_USER_RING_ENTER is needed:
+ * KVM_USER_RING_NEED_ENTER is set that is not enough, and KVM_DEV_USER_RING_ENTER is needed:
  * it has to be looked at, after a full barrier, when replies were given.  EBUSY: there
- * is a ring, or one from before the last close is mapped somewhere.
+ * is a ring.
  */
 #define KVM_DEV_USER_RING		_IOR(KVMIO, 0xfc, struct kvm_dev_user_ring)
 
