@@ -743,14 +743,14 @@ struct ParkingTests {
         arguments: [(.one, 1501), (.two, 1502), (.four, 1503), (.four, 1001)] as [(GuestProgram.Width, UInt64)])
     func readAhead(width: GuestProgram.Width, before: UInt64) throws {
         try ModuleUnderTest.withQueueDepth(3) {
-            let (bytes, signals) = (2100, Effort.scaled(100))
+            let (bytes, signals) = (2100, 40)
             let traffic = InputTraffic(
                 width: width, count: bytes / width.rawValue, before: before, vcpus: 2, signals: signals)
             let report = try traffic.run()
             #expect(report.mismatch == nil)
             // Whole pieces of what was read ahead, and signals in their midst.
             #expect(report.lengths[8, default: 0] > 2 * bytes / 8 - 20, "\(report)")
-            #expect(report.parked > signals / 4, "\(report)")
+            #expect(report.parked >= signals / 4, "\(report)")
         }
     }
 
