@@ -34,17 +34,38 @@ public struct KernelReport: Hashable, Sendable {
     ///
     /// - Parameter lines: the console log, line by line, with or without time stamps.
     /// - Returns: the reports in order. Whatever follows a report within ``length`` lines (its call trace, the panic
-    ///   that `oops=panic` makes of it) counts as part of it.
+    ///   that `oops=panic` makes of it) counts as part of it. Data races in which KVM and its modules have no part are
+    ///   left out: the kernel has some of its own, in its timers for example.
     public static func scan(_ lines: [String]) -> [KernelReport] {
         var reports: [KernelReport] = []
         var end = 0
         for (index, line) in lines.enumerated() where index >= end {
             guard let kind = kind(of: message(of: line)) else { continue }
+            if kind == .kcsan, let last = lastLineOfForeignRace(lines[index...]) {
+                end = last + 1
+                continue
+            }
             end = min(index + length, lines.count)
             let excerpt = lines[index..<min(index + quotedLength, end)].map { String(message(of: $0)) }
             reports.append(KernelReport(kind: kind, lineNumber: index + 1, excerpt: excerpt))
         }
         return reports
+    }
+
+    /// Where a data race ends neither of whose accesses is made by KVM or for it; nil for any other race, and for one
+    /// whose end is missing.
+    private static func lastLineOfForeignRace(_ lines: ArraySlice<String>) -> Int? {
+        var isInterrupted = false
+        for index in lines.indices.prefix(4 * length) {
+            let message = message(of: lines[index])
+            if message.hasPrefix("Reported by Kernel Concurrency Sanitizer") { return index }
+            // What an interrupt came into is no part of what its handler did, nor is a lock that is held meanwhile.
+            if message.isEmpty { isInterrupted = false }
+            if message.hasPrefix(" asm_") { isInterrupted = true }
+            let isAccess = message.hasPrefix("BUG:") || message.hasPrefix(" ") && !message.hasPrefix(" #")
+            if isAccess, !isInterrupted, message.contains("kvm") { return nil }
+        }
+        return nil
     }
 
     /// How many lines after its first are taken for one report.

@@ -407,6 +407,46 @@ struct ParkingTests {
         }
     }
 
+    @Test("B3: a parked load that is resumed after the process has cost its one time limit waits no more")
+    func resumeOfStalled() throws {
+        try withParking(vcpus: 2, timeout: .seconds(1)) { guest, hold in
+            let emulation = try guest.control.makeEmulationDescriptor()
+            let first = try guest.begin(.deviceLoad())
+            _ = try emulation.take(exactly: 1)
+            #expect(try park(guest, hold) == load())
+            let second = try guest.begin(.deviceLoad(), on: 1)
+            _ = try emulation.take(exactly: 1)
+            #expect(try guest.finish(second, on: 1) == 0xffff_ffff)
+            hold.release()
+            #expect(try guest.finish(first) == 0xffff_ffff)
+            let counters = try DebugCounters.ofNewestDevice()
+            #expect(counters["timeouts"] == 1)
+            #expect(counters["all_ones"] == 2)
+        }
+    }
+
+    @Test("B4, O4: a load that the image would answer after older stores is parked as a request")
+    func shadowLoadParked() throws {
+        try withParking { guest, hold in
+            let emulation = try guest.control.makeEmulationDescriptor()
+            try emulation.shadowFirstPage()
+            try guest.perform(.deviceStore(1))
+            let older = try emulation.take(exactly: 1)[0]
+            let ticket = try guest.begin(.deviceLoad(4, 8))
+            try guest.expectWaiting(ticket)
+            #expect(try !emulation.poll(milliseconds: 0).contains(.readable))
+            #expect(try park(guest, hold) == load(4, 8))
+            let request = try emulation.take(exactly: 1)[0]
+            #expect(request.kind == .load)
+            try emulation.reply(request, 0x77)
+            hold.release()
+            try guest.expectWaiting(ticket)
+            try emulation.reply(older)
+            #expect(try guest.finish(ticket) == 0x77)
+            #expect(try DebugCounters.ofNewestDevice()["shadow_hits"] == 0)
+        }
+    }
+
     // MARK: A VMM that does not do its part
 
     /// Parks without the KVM library's knowledge: it gives the exit to its caller.
@@ -743,14 +783,14 @@ struct ParkingTests {
         arguments: [(.one, 1501), (.two, 1502), (.four, 1503), (.four, 1001)] as [(GuestProgram.Width, UInt64)])
     func readAhead(width: GuestProgram.Width, before: UInt64) throws {
         try ModuleUnderTest.withQueueDepth(3) {
-            let (bytes, signals) = (2100, Effort.scaled(100))
+            let (bytes, signals) = (2100, 40)
             let traffic = InputTraffic(
                 width: width, count: bytes / width.rawValue, before: before, vcpus: 2, signals: signals)
             let report = try traffic.run()
             #expect(report.mismatch == nil)
             // Whole pieces of what was read ahead, and signals in their midst.
             #expect(report.lengths[8, default: 0] > 2 * bytes / 8 - 20, "\(report)")
-            #expect(report.parked > signals / 4, "\(report)")
+            #expect(report.parked >= signals / 4, "\(report)")
         }
     }
 

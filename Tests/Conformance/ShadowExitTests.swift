@@ -17,7 +17,7 @@ struct ShadowExitTests {
     /// - Returns: the load that waited for that.
     private func leaveLoadWaiting(_ guest: ForwardedGuest) throws -> GuestMailbox.Ticket {
         let emulation = try guest.control.makeEmulationDescriptor()
-        try mapAll(emulation)
+        try emulation.shadowFirstPage()
         #expect(try guest.perform(.deviceLoad(4, 8)) == 0)
         try guest.perform(.deviceStore(1))
         _ = try emulation.take(exactly: 1)
@@ -26,18 +26,6 @@ struct ShadowExitTests {
         // It made no request.
         #expect(try emulation.poll(milliseconds: 0) == .writable)
         return load
-    }
-
-    /// Has an image answer every load from the first page of range 0.
-    private func mapAll(_ emulation: borrowing EmulationDescriptor) throws {
-        var size: UInt64 = 4096
-        _ = try emulation.descriptor.ioctl(CKVMUSER_SHADOW_SIZE, &size)
-        var entry = kvm_user_shadow_entry(offset: 0, len: size, image_offset: 0, range_id: 0, sizes: 15)
-        try unsafe withUnsafeBytes(of: &entry) { bytes in
-            var map = kvm_dev_user_shadow_ctrl(
-                entries: UInt64(UInt(bitPattern: bytes.baseAddress)), nr_entries: 1, pad: 0)
-            _ = try emulation.descriptor.ioctl(CKVMUSER_SHADOW_CTRL, &map)
-        }
     }
 
     @Test("B1, F1: a shadow load that waits while the descriptor closes under EXIT is no exit, the next one is")
@@ -50,6 +38,20 @@ struct ShadowExitTests {
             #expect(guest.exits.isEmpty)
             #expect(try guest.perform(.deviceLoad(4, 8)) == ForwardedGuest.unforwardedValue & 0xffff_ffff)
             #expect(guest.exits.count == 1)
+        }
+    }
+}
+
+extension EmulationDescriptor {
+    /// Has an image, all zeroes, answer every load from the first page of range 0.
+    func shadowFirstPage() throws {
+        var size: UInt64 = 4096
+        _ = try descriptor.ioctl(CKVMUSER_SHADOW_SIZE, &size)
+        var entry = kvm_user_shadow_entry(offset: 0, len: size, image_offset: 0, range_id: 0, sizes: 15)
+        try unsafe withUnsafeBytes(of: &entry) { bytes in
+            var map = kvm_dev_user_shadow_ctrl(
+                entries: UInt64(UInt(bitPattern: bytes.baseAddress)), nr_entries: 1, pad: 0)
+            _ = try descriptor.ioctl(CKVMUSER_SHADOW_CTRL, &map)
         }
     }
 }

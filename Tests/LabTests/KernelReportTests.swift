@@ -93,6 +93,42 @@ struct KernelReportTests {
         #expect(KernelReport.scan(["[    0.123456] \(line)\r", line]).isEmpty)
     }
 
+    /// A data race as the kernel reports it, found in the timer's interrupt while a task does something else.
+    private static func race(
+        _ name: String = "tick_nohz_idle_got_tick / tick_sched_do_timer",
+        reader: [String] = [" tick_nohz_idle_got_tick+0x27/0x50"], interrupted: String = " do_idle+0x87/0x230"
+    ) -> [String] {
+        let lines =
+            [
+                "BUG: KCSAN: data-race in \(name)", "",
+                "write to 0xff1100013cc1ecac of 1 bytes by interrupt on cpu 0:", " tick_sched_do_timer+0xc4/0x140",
+                " asm_sysvec_apic_timer_interrupt+0x1b/0x20", interrupted, "",
+                "read to 0xff1100013cc1ecac of 1 bytes by task 212 on cpu 0:",
+            ] + reader + [
+                "", "1 lock held by mmiofd/212:",
+                " #0: ff1100013c (&vcpu->mutex){+.+.}-{3:3}, at: kvm_vcpu_ioctl+0x1/0x2 [kvm]", "",
+                "value changed: 0x01 -> 0x11", "", "Reported by Kernel Concurrency Sanitizer on:",
+            ]
+        return lines.map { "[   35.664432] \($0)" }
+    }
+
+    @Test("A data race of the kernel's own is no report, and hides none that follows")
+    func foreignRace() {
+        #expect(KernelReport.scan(Self.race()).isEmpty)
+        #expect(KernelReport.scan(Self.race(interrupted: " svm_vcpu_run+0x1/0x2 [kvm_amd]")).isEmpty)
+        #expect(KernelReport.scan(Self.race() + ["WARNING: suspicious RCU usage"]).map(\.kind) == [.rcu])
+    }
+
+    @Test("A data race in KVM or its modules is one, also one in what they call, and one whose end is missing")
+    func race() {
+        let cases = [
+            Self.race("kvm_user_load / kvm_user_store"),
+            Self.race(reader: [" memcpy+0x1/0x2", " kvm_user_load+0x1/0x2 [kvm_user]"]),
+            Self.race().dropLast(),
+        ]
+        for lines in cases { #expect(KernelReport.scan(Array(lines)).map(\.kind) == [.kcsan]) }
+    }
+
     @Test("What follows a report belongs to it: one oops is one report")
     func grouped() {
         let lines = [
