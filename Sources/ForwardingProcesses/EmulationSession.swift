@@ -19,21 +19,21 @@ public struct EmulationSession: Sendable {
     public let threads: Int
     /// Requests that a thread takes at once, at most.
     public let batch: Int
-    /// Whether loads of the device's shadow registers are answered without a request, where the module can do that.
-    public let usesShadow: Bool
+    /// How its requests come.
+    public let delivery: RequestDelivery
 
     /// Plans a session.
     ///
     /// - Parameters:
     ///   - device: what to emulate.
-    ///   - threads: how many threads serve it, 1 or more.
+    ///   - threads: how many threads serve it, 1 or more; with a ring it is one.
     ///   - batch: how many requests a thread takes at once, 1 or more.
-    ///   - usesShadow: whether loads of the device's shadow registers may be answered without a request.
-    public init(_ device: ReferenceDevice, threads: Int, batch: Int, usesShadow: Bool) {
+    ///   - delivery: how requests come.
+    public init(_ device: ReferenceDevice, threads: Int, batch: Int, delivery: RequestDelivery = .init()) {
         self.device = device
-        self.threads = max(1, threads)
+        self.threads = delivery.usesRing ? 1 : max(1, threads)
         self.batch = max(1, batch)
-        self.usesShadow = usesShadow
+        self.delivery = delivery
     }
 
     /// What came of a session.
@@ -134,6 +134,9 @@ public struct EmulationSession: Sendable {
             let depth = try emulation.information().queueDepth
             record = try DeviceRecord(in: file.value, of: device, queueDepth: Int(depth))
         }
+        if let coalescing = delivery.coalescing {
+            try emulation.setCoalescing(stores: coalescing.stores, for: coalescing.time)
+        }
         let shared = SharedDevice(device, record: record)
         let stopper = try Stopper(on: [signals.descriptor.rawValue] + (other.map { [$0] } ?? [])) { shared.stop() }
         let end = Result { try run(threads, shared, on: emulation, observer, logger) }
@@ -162,13 +165,24 @@ public struct EmulationSession: Sendable {
     private func start<Device: MMIODevice>(
         _ shared: SharedDevice<Device>, on emulation: consuming EmulationDescriptor, _ observer: RequestObserver?,
         _ logger: Logger
+    ) throws -> ServerThread {
+        guard delivery.usesRing else { return try serve(shared, on: emulation, observer, logger) }
+        return try serve(shared, on: try RequestRing(emulation, spins: Self.spins), observer, logger)
+    }
+
+    /// How often to look at the ring before sleeping. With one CPU nobody could put anything there meanwhile.
+    private static var spins: Int { sysconf(CInt(_SC_NPROCESSORS_ONLN)) > 1 ? 2000 : 0 }
+
+    private func serve<Device: MMIODevice>(
+        _ shared: SharedDevice<Device>, on transport: consuming some RequestTransport & ~Copyable & Sendable,
+        _ observer: RequestObserver?, _ logger: Logger
     ) throws(Errno) -> ServerThread {
-        guard usesShadow else {
+        guard delivery.usesShadow else {
             return try DeviceServer(
-                shared, on: RequestsOnly(emulation), batch: batch, observer: observer, logger: logger
+                shared, on: RequestsOnly(transport), batch: batch, observer: observer, logger: logger
             ).start()
         }
-        return try DeviceServer(shared, on: emulation, batch: batch, observer: observer, logger: logger).start()
+        return try DeviceServer(shared, on: transport, batch: batch, observer: observer, logger: logger).start()
     }
 }
 

@@ -64,8 +64,7 @@ struct EmulateCommand: ParsableCommand {
     private func supervise(_ device: DeviceName, logger: Logger) throws {
         let arguments =
             ["emulate", device.description, "--supervised", "--log-level", log.logLevel.rawValue]
-            + ["--threads", "\(emulation.threads)", "--batch", "\(emulation.batch)"]
-            + (noShadow ? ["--no-shadow"] : [])
+            + emulation.arguments + (noShadow ? ["--no-shadow"] : [])
         let supervisor = try EmulationSupervisor(
             at: emulation.socket.path, waiting: .seconds(emulation.wait), logger: logger
         ) { socket in

@@ -23,7 +23,21 @@ struct EmulationOptions: ParsableArguments {
     @Option(help: "How many requests a thread takes at once, at most.")
     var batch = 64
 
+    @Flag(help: "Take requests from a ring in shared memory; with one thread.")
+    var ring = false
+
+    @Option(help: ArgumentHelp("Wake a thread once for so many posted stores.", valueName: "stores"))
+    var coalesce: UInt32?
+
+    @Option(help: ArgumentHelp("With --coalesce: how long a store may wait for others.", valueName: "microseconds"))
+    var coalesceTime = 100.0
+
     func validate() throws {
+        guard !ring || threads == 1 else { throw ValidationError("--ring serves one thread; leave --threads out") }
+        guard coalesce != 0 else { throw ValidationError("--coalesce must be 1 or more") }
+        guard (0.001...1e6).contains(coalesceTime) else {
+            throw ValidationError("--coalesce-time must be 0.001 to 1000000 microseconds, one second")
+        }
         guard (0...1e9).contains(wait) else { throw ValidationError("--wait must be 0 or more seconds") }
         guard (1...256).contains(threads) else { throw ValidationError("--threads must be 1 to 256") }
         guard (1...65536).contains(batch) else { throw ValidationError("--batch must be 1 to 65536") }
@@ -33,16 +47,28 @@ struct EmulationOptions: ParsableArguments {
     func serve(
         _ device: DeviceName, usesShadow: Bool, logger: Logger, observer: RequestObserver? = nil
     ) throws -> EmulationSession.Report {
-        try EmulationSession(device.device, threads: threads, batch: batch, usesShadow: usesShadow).run(
+        try session(device, usesShadow: usesShadow).run(
             at: socket.path, waiting: .seconds(wait), observer: observer, logger: logger)
+    }
+
+    private func session(_ device: DeviceName, usesShadow: Bool) -> EmulationSession {
+        let coalescing = coalesce.map { RequestDelivery.Coalescing(stores: $0, time: .microseconds(coalesceTime)) }
+        return EmulationSession(
+            device.device, threads: threads, batch: batch,
+            delivery: RequestDelivery(usesShadow: usesShadow, usesRing: ring, coalescing: coalescing))
+    }
+
+    /// These options as arguments, but for those of who waits where.
+    var arguments: [String] {
+        ["--threads", "\(threads)", "--batch", "\(batch)"] + (ring ? ["--ring"] : [])
+            + (coalesce.map { ["--coalesce", "\($0)", "--coalesce-time", "\(coalesceTime)"] } ?? [])
     }
 
     /// Serves a device for the supervisor that is this process's parent. A status other than 0 says that the device
     /// still needs a process.
     func serveSupervised(_ device: DeviceName, usesShadow: Bool, logger: Logger) throws {
         let socket = UnixSocket(adopting: OwnedDescriptor(adopting: STDIN_FILENO))
-        let session = EmulationSession(device.device, threads: threads, batch: batch, usesShadow: usesShadow)
-        let report = try session.run(supervisedOver: socket, logger: logger)
+        let report = try session(device, usesShadow: usesShadow).run(supervisedOver: socket, logger: logger)
         if report.end != .machineGone { throw ExitCode.failure }
     }
 }

@@ -127,7 +127,8 @@ struct CoalescingTests {
         }
     }
 
-    @Test("switched off, what is held back wakes at once, and so does every store after that; the last close does it too")
+    @Test(
+        "switched off, what is held back wakes at once, and so does every store after that; the last close does it too")
     func off() throws {
         try withCoalescing(100, .seconds(1)) { guest, emulation in
             let held = try waiter(emulation, polling: true)
@@ -168,9 +169,11 @@ struct CoalescingTests {
         }
     }
 
-    @Test("EINVAL: one of number and time without the other, too long a time, padding", arguments: [
-        (0, 1, 0), (1, 0, 0), (1, 1_000_000_001, 0), (1, UInt64.max, 0), (1, 1, 1), (0, 0, 1 << 31),
-    ] as [(UInt32, UInt64, UInt32)])
+    @Test(
+        "EINVAL: one of number and time without the other, too long a time, padding",
+        arguments: [
+            (0, 1, 0), (1, 0, 0), (1, 1_000_000_001, 0), (1, UInt64.max, 0), (1, 1, 1), (0, 0, 1 << 31),
+        ] as [(UInt32, UInt64, UInt32)])
     func invalid(stores: UInt32, ns: UInt64, pad: UInt32) throws {
         try ForwardedGuest.run { guest in
             let emulation = try guest.control.makeEmulationDescriptor()
@@ -205,7 +208,8 @@ struct CoalescingTests {
         }
     }
 
-    @Test("O3: a load goes on once a cumulative reply has acknowledged its vCPU's stores; its own reply may be that one")
+    @Test(
+        "O3: a load goes on once a cumulative reply has acknowledged its vCPU's stores; its own reply may be that one")
     func cumulativeCompletes() throws {
         try ForwardedGuest.run { guest in
             let emulation = try guest.control.makeEmulationDescriptor()

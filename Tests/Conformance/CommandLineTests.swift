@@ -70,6 +70,10 @@ struct CommandLineTests {
 
     /// One for which every load is a request, so that both sides can be compared.
     private func emulationByRequests(_ arguments: String...) throws -> RunningCommand {
+        try emulationByRequests(arguments)
+    }
+
+    private func emulationByRequests(_ arguments: [String]) throws -> RunningCommand {
         try RunningCommand(
             arguments: ["emulate", "--no-shadow", "--socket", socket, "--wait", "30", "--json"] + arguments)
     }
@@ -122,6 +126,16 @@ struct CommandLineTests {
         try expectAgreement(
             try vmm("--vcpus", "4", "--program", "mixed:200", "--program", "straddle:3"),
             try emulationByRequests("scratch", "--threads", "2", "--batch", "3"))
+    }
+
+    @Test(
+        "In a ring, and woken for several stores: every value is right",
+        arguments: ["--ring", "--coalesce 8", "--coalesce 64 --coalesce-time 500 --ring"])
+    func otherWays(options: String) throws {
+        try prepare()
+        try expectAgreement(
+            try vmm("--vcpus", "2", "--program", "mixed:200", "--program", "store_4:200"),
+            try emulationByRequests(["scratch"] + options.split(separator: " ").map { String($0) }))
     }
 
     @Test("The UART answers on its ports")

@@ -94,7 +94,9 @@ struct RingTests {
         }
     }
 
-    @Test("O6, F3: no more than the queue's depth is given without a reply, a store waits for space, a load has its place")
+    @Test(
+        "O6, F3: no more than the queue's depth is given without a reply, a store waits for space, a load has its place"
+    )
     func full() throws {
         try ModuleUnderTest.withQueueDepth(4) {
             try withRing(vcpus: 2) { guest, ring in
@@ -131,7 +133,9 @@ struct RingTests {
         }
     }
 
-    @Test("B3: without a reply in time a load reads all-ones; the reply that comes then is refused, and the device goes on")
+    @Test(
+        "B3: without a reply in time a load reads all-ones; the reply that comes then is refused, and the device goes on"
+    )
     func timeout() throws {
         try withRing(timeout: .milliseconds(100)) { guest, ring in
             #expect(try guest.perform(.deviceLoad()) == 0xffff_ffff)
@@ -200,7 +204,8 @@ struct RingTests {
         }
     }
 
-    @Test("poll says readable while the ring has what was not taken; a waiting ENTER is woken", arguments: [false, true])
+    @Test(
+        "poll says readable while the ring has what was not taken; a waiting ENTER is woken", arguments: [false, true])
     func waiting(coalescing: Bool) throws {
         try ForwardedGuest.run { guest in
             let emulation = try guest.control.makeEmulationDescriptor()
@@ -236,7 +241,8 @@ struct RingTests {
         }
         let programs = try arguments.enumerated().map { try guest.start(.mixed, $1, on: UInt32($0)) }
         for (program, arguments) in zip(programs, arguments) {
-            #expect(try program.join().values == KVMReferenceDevice.loadedValues(GuestProgram.mixed.accesses(arguments)))
+            #expect(
+                try program.join().values == KVMReferenceDevice.loadedValues(GuestProgram.mixed.accesses(arguments)))
         }
         device.stop()
         #expect(try server.join() == .stopped)

@@ -65,7 +65,7 @@ struct HostilePeerTests {
                 guard let socket = try? listener.accept() else { return }
                 try? Self.handOver(socket, using: &random)
             }
-            let session = EmulationSession(ReferenceDevice.all[0], threads: 1, batch: 8, usesShadow: true)
+            let session = EmulationSession(ReferenceDevice.all[0], threads: 1, batch: 8)
             // An error is an answer too.
             _ = try? session.run(at: path, waiting: .zero, logger: logger)
             peer.join()
