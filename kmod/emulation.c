@@ -66,14 +66,16 @@ static int kvm_user_sleep_readable(struct kvm_user_device *dev, bool in_ring)
  */
 int kvm_user_wait_readable(struct kvm_user_device *dev, bool in_ring)
 {
-	u64 begin = kvm_user_spin_begin();
+	u64 begin;
 	int ret = 0;
 
 	atomic_inc(&dev->nr_readers);
-	if (!kvm_user_spin_reader(dev))
+	if (!kvm_user_spin_reader(dev)) {
+		begin = kvm_user_spin_begin();
 		ret = kvm_user_sleep_readable(dev, in_ring);
+		kvm_user_spin_adapt(&dev->reader_spin, begin);
+	}
 	atomic_dec(&dev->nr_readers);
-	kvm_user_spin_adapt(&dev->reader_spin, begin);
 	return ret;
 }
 

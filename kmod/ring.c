@@ -106,15 +106,14 @@ static bool kvm_user_ring_set_flags(struct kvm_user_device *dev)
 {
 	struct kvm_user_ring_state *ring = &dev->ring;
 	bool needed = atomic_read(&dev->nr_sleepers) || !list_empty(&dev->queue.pending);
-	bool new = needed && !ring->need_enter;
 
-	if (needed != ring->need_enter) {
-		ring->need_enter = needed;
-		WRITE_ONCE(ring->shared->flags, needed ? KVM_USER_RING_NEED_ENTER : 0);
-	}
+	if (needed == ring->need_enter)
+		return false;
+	ring->need_enter = needed;
+	WRITE_ONCE(ring->shared->flags, needed ? KVM_USER_RING_NEED_ENTER : 0);
 	/* pairs with the process's barrier between a reply and its look at the flag */
 	smp_mb();
-	return new;
+	return needed;
 }
 
 /* The process may change a reply at any time: it is read once. */

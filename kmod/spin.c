@@ -23,7 +23,7 @@ static u64 kvm_user_spin_limit(void)
 }
 
 /**
- * kvm_user_spin_begin - a wait begins
+ * kvm_user_spin_begin - a wait goes on asleep
  *
  * Return: what kvm_user_spin_adapt() is to be given.
  */
@@ -33,9 +33,9 @@ u64 kvm_user_spin_begin(void)
 }
 
 /**
- * kvm_user_spin_adapt - learn from a wait how long the next may be awake
- * @window: that length in ns, doubled if it would have been enough, else 0
- * @begin: of the wait, which is over
+ * kvm_user_spin_adapt - learn from a sleep how long the next wait may be awake
+ * @window: that length in ns; becomes longer if that would have spared the sleep, else 0
+ * @begin: of the sleep, which is over
  */
 void kvm_user_spin_adapt(u64 *window, u64 begin)
 {
@@ -46,20 +46,48 @@ void kvm_user_spin_adapt(u64 *window, u64 begin)
 			WRITE_ONCE(*window, 0);
 		return;
 	}
-	wait = ktime_get_ns() - begin;
+	wait = ktime_get_ns() - begin + old;
 	if (wait > limit)
 		WRITE_ONCE(*window, 0);
-	else if (wait > old)
+	else
 		WRITE_ONCE(*window, clamp_t(u64, 2 * old, min_t(u64, KVM_USER_SPIN_START, limit),
 					    limit));
 }
 
-/* Whether to go on spinning; no other task on this CPU has to wait for it. */
-static bool kvm_user_spin_on(u64 end)
+/* A time of waiting awake, which is over when another task wants this CPU. */
+struct kvm_user_spinning {
+	u64 window;
+	u64 end;		/* 0: not looked at the clock yet */
+	u32 rounds;
+};
+
+/* What is waited for mostly comes before the clock is looked at. */
+#define KVM_USER_SPIN_ROUNDS	16
+
+static bool kvm_user_spin_on(struct kvm_user_spinning *spinning)
 {
+	u64 now;
+
 	cpu_relax();
-	return !need_resched() && !signal_pending(current) && single_task_running() &&
-	       ktime_get_ns() < end;
+	if (++spinning->rounds % KVM_USER_SPIN_ROUNDS)
+		return true;
+	if (need_resched() || signal_pending(current) || !single_task_running())
+		return false;
+	now = ktime_get_ns();
+	if (!spinning->end)
+		spinning->end = now + spinning->window;
+	return now < spinning->end;
+}
+
+/* A vCPU that is awake looks at the ring, so that the process need not enter the kernel. */
+static void kvm_user_spin_drain(struct kvm_user_device *dev)
+{
+	if (!kvm_user_ring_answered(dev))
+		return;
+	spin_lock(&dev->queue.lock);
+	if (dev->ring.active)
+		kvm_user_ring_drain(dev);
+	spin_unlock(&dev->queue.lock);
 }
 
 /**
@@ -67,29 +95,20 @@ static bool kvm_user_spin_on(u64 end)
  * @dev: the device
  * @access: on which no other task sleeps
  *
- * A vCPU that is awake looks at the ring, so that the process need not enter the
- * kernel for it.
- *
  * Return: whether it has come.
  */
 bool kvm_user_spin(struct kvm_user_device *dev, const struct kvm_user_access *access)
 {
-	u64 window = READ_ONCE(access->spin), end;
+	struct kvm_user_spinning spinning = { .window = READ_ONCE(access->spin) };
 
-	if (!window)
+	if (!spinning.window)
 		return false;
-	end = ktime_get_ns() + window;
 	do {
+		kvm_user_spin_drain(dev);
 		/* pairs with the release in kvm_user_access_finish() */
 		if (smp_load_acquire(&access->wait_for) == KVM_USER_NOTHING)
 			return true;
-		if (kvm_user_ring_answered(dev)) {
-			spin_lock(&dev->queue.lock);
-			if (dev->ring.active)
-				kvm_user_ring_drain(dev);
-			spin_unlock(&dev->queue.lock);
-		}
-	} while (kvm_user_spin_on(end));
+	} while (kvm_user_spin_on(&spinning));
 	return false;
 }
 
@@ -101,14 +120,13 @@ bool kvm_user_spin(struct kvm_user_device *dev, const struct kvm_user_access *ac
  */
 bool kvm_user_spin_reader(struct kvm_user_device *dev)
 {
-	u64 window = READ_ONCE(dev->reader_spin), end;
+	struct kvm_user_spinning spinning = { .window = READ_ONCE(dev->reader_spin) };
 
-	if (!window)
+	if (!spinning.window)
 		return false;
-	end = ktime_get_ns() + window;
 	do {
 		if (kvm_user_ready(dev) || READ_ONCE(dev->dead))
 			return true;
-	} while (kvm_user_spin_on(end));
+	} while (kvm_user_spin_on(&spinning));
 	return false;
 }

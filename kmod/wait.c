@@ -97,14 +97,15 @@ static unsigned int kvm_user_sleep_state(const struct kvm_vcpu *vcpu,
 static int kvm_user_sleep(struct kvm_user_device *dev, struct kvm_user_access *access,
 			  unsigned int state)
 {
-	u64 begin = kvm_user_spin_begin();
-	int ret = 0;
+	u64 begin;
+	int ret;
 
-	if (!kvm_user_spin(dev, access)) {
-		kvm_user_ring_sleep(dev);
-		ret = kvm_user_access_sleep(access, state);
-		kvm_user_ring_wake(dev);
-	}
+	if (kvm_user_spin(dev, access))
+		return 0;
+	begin = kvm_user_spin_begin();
+	kvm_user_ring_sleep(dev);
+	ret = kvm_user_access_sleep(access, state);
+	kvm_user_ring_wake(dev);
 	kvm_user_spin_adapt(&access->spin, begin);
 	return ret;
 }
