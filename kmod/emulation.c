@@ -4,6 +4,7 @@
  * by KVM_DEV_USER_EXCHANGE; the shadow image by mmap(2).
  */
 #include <linux/anon_inodes.h>
+#include <linux/fault-inject-usercopy.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/module.h>
@@ -96,7 +97,7 @@ static bool kvm_user_copy_out(const struct kvm_user_request *request, struct iov
 	if (!iter_is_ubuf(to))
 		return copy_to_iter(request, sizeof(*request), to) == sizeof(*request);
 	user = to->ubuf + to->iov_offset;
-	if (!user_write_access_begin(user, sizeof(*user)))
+	if (should_fail_usercopy() || !user_write_access_begin(user, sizeof(*user)))
 		return false;
 	unsafe_put_user(from->word[0], &user->word[0], fault);
 	unsafe_put_user(from->word[1], &user->word[1], fault);
@@ -119,7 +120,7 @@ static bool kvm_user_copy_in(struct kvm_user_request *reply, struct iov_iter *fr
 	if (!iter_is_ubuf(from))
 		return copy_from_iter(reply, sizeof(*reply), from) == sizeof(*reply);
 	user = from->ubuf + from->iov_offset;
-	if (!user_read_access_begin(user, sizeof(*user)))
+	if (should_fail_usercopy() || !user_read_access_begin(user, sizeof(*user)))
 		return false;
 	unsafe_get_user(to->word[0], &user->word[0], fault);
 	unsafe_get_user(to->word[1], &user->word[1], fault);
@@ -348,7 +349,7 @@ static int kvm_user_exchange_all(struct kvm_user_device *dev,
 static bool kvm_user_put_counts(const struct kvm_dev_user_exchange *args,
 				struct kvm_dev_user_exchange __user *user)
 {
-	if (!user_write_access_begin(user, sizeof(*user)))
+	if (should_fail_usercopy() || !user_write_access_begin(user, sizeof(*user)))
 		return false;
 	unsafe_put_user(args->nr_replies, &user->nr_replies, fault);
 	unsafe_put_user(args->nr_requests, &user->nr_requests, fault);
@@ -427,16 +428,13 @@ static int kvm_user_set_coalesce(struct kvm_user_device *dev, void __user *arg)
 
 static int kvm_user_make_ring(struct kvm_user_device *dev, void __user *arg)
 {
-	struct kvm_dev_user_ring args = {};
-	int ret;
+	struct kvm_dev_user_ring args;
 
+	kvm_user_ring_layout(dev, &args);
 	/* A ring that the process was not told of would take its requests. */
 	if (copy_to_user(arg, &args, sizeof(args)))
 		return -EFAULT;
-	ret = kvm_user_ring_make(dev, &args);
-	if (ret)
-		return ret;
-	return copy_to_user(arg, &args, sizeof(args)) ? -EFAULT : 0;
+	return kvm_user_ring_make(dev, &args);
 }
 
 static int kvm_user_enter_ring(struct file *file, void __user *arg)

@@ -28,8 +28,12 @@ static u32 kvm_user_ring_entries(const struct kvm_user_device *dev)
 	return roundup_pow_of_two(dev->queue.depth);
 }
 
-static void kvm_user_ring_layout(const struct kvm_user_device *dev,
-				 struct kvm_dev_user_ring *args)
+/**
+ * kvm_user_ring_layout - how a device's ring lies in memory
+ * @dev: the device
+ * @args: is filled in
+ */
+void kvm_user_ring_layout(const struct kvm_user_device *dev, struct kvm_dev_user_ring *args)
 {
 	u32 entries = kvm_user_ring_entries(dev);
 
@@ -243,7 +247,7 @@ bool kvm_user_ring_drain(struct kvm_user_device *dev)
 void kvm_user_ring_drain_all(struct kvm_user_device *dev)
 {
 	u32 rounds = dev->queue.depth / KVM_USER_RING_BATCH + 1;
-	bool more = READ_ONCE(dev->ring.active);
+	bool more = true;
 
 	while (more && rounds--) {
 		spin_lock(&dev->queue.lock);
@@ -262,6 +266,8 @@ void kvm_user_ring_sleep(struct kvm_user_device *dev)
 	atomic_inc(&dev->nr_sleepers);
 	/* pairs with the one in kvm_user_ring_make() */
 	smp_mb__after_atomic();
+	if (!READ_ONCE(dev->ring.active))
+		return;
 	/* The first of these sets the flag, and what came before that is looked at. */
 	kvm_user_ring_drain_all(dev);
 }
@@ -284,17 +290,16 @@ void kvm_user_ring_wake(struct kvm_user_device *dev)
 /**
  * kvm_user_ring_make - requests go to a ring from now on (KVM_DEV_USER_RING)
  * @dev: the device
- * @args: is filled in
+ * @args: what kvm_user_ring_layout() says
  *
  * Return: 0; -EBUSY; -ENOMEM, -ENFILE; -EINTR.
  */
-int kvm_user_ring_make(struct kvm_user_device *dev, struct kvm_dev_user_ring *args)
+int kvm_user_ring_make(struct kvm_user_device *dev, const struct kvm_dev_user_ring *args)
 {
 	struct kvm_user_ring_state *ring = &dev->ring;
 	struct kvm_user_image *image;
 	int ret = -EBUSY;
 
-	kvm_user_ring_layout(dev, args);
 	/* Nothing is read meanwhile: requests go here or there, in order. */
 	if (mutex_lock_killable(&dev->read_mutex))
 		return -EINTR;

@@ -32,7 +32,8 @@ struct kvm_user_ring_state {
 };
 
 void kvm_user_ring_init(struct kvm_user_device *dev);
-int kvm_user_ring_make(struct kvm_user_device *dev, struct kvm_dev_user_ring *args);
+void kvm_user_ring_layout(const struct kvm_user_device *dev, struct kvm_dev_user_ring *args);
+int kvm_user_ring_make(struct kvm_user_device *dev, const struct kvm_dev_user_ring *args);
 int kvm_user_ring_enter(struct kvm_user_device *dev, bool wait);
 void kvm_user_ring_close(struct kvm_user_device *dev);
 int kvm_user_ring_mmap(struct kvm_user_device *dev, struct vm_area_struct *vma);

@@ -221,7 +221,8 @@ int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u6
 	int ret = 0;
 
 	/* What was replied to in the ring is not to be given up. */
-	kvm_user_ring_drain_all(dev);
+	if (READ_ONCE(dev->ring.active))
+		kvm_user_ring_drain_all(dev);
 	spin_lock(&dev->queue.lock);
 	if (!score->is_parked || score->parked.addr != addr)
 		ret = -ENOENT;

@@ -28,7 +28,7 @@ void kvm_user_wake_reader(struct kvm_user_device *dev)
 bool kvm_user_ready(const struct kvm_user_device *dev)
 {
 	/* After the VM's end, the ring is not filled any more. */
-	if (kvm_user_ring_unread(dev))
+	if (READ_ONCE(dev->ring.active) && kvm_user_ring_unread(dev))
 		return true;
 	return kvm_user_queue_readable(&dev->queue);
 }

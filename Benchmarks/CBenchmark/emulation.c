@@ -138,7 +138,22 @@ static int serve_readwrite(const struct cbench_emulation *emulation)
 	}
 }
 
-static int serve_exchange(const struct cbench_emulation *emulation)
+/* Leaves the loads and one reply for all stores; gives how many these are. */
+static uint32_t acknowledge_at_once(struct kvm_user_request *requests, uint32_t count)
+{
+	uint32_t kept = 0, last = count;
+
+	while (last > 0 && requests[last - 1].type != KVM_USER_STORE)
+		last--;
+	if (last)
+		requests[last - 1].flags |= KVM_USER_REPLY_CUMULATIVE;
+	for (uint32_t i = 0; i < count; i++)
+		if (requests[i].type == KVM_USER_LOAD || i + 1 == last)
+			requests[kept++] = requests[i];
+	return kept;
+}
+
+static always_inline int serve_by_exchange(const struct cbench_emulation *emulation, int at_once)
 {
 	struct kvm_user_request requests[BATCH];
 	uint32_t replies = 0;
@@ -160,22 +175,14 @@ static int serve_exchange(const struct cbench_emulation *emulation)
 		if (replies == 0)
 			return 0;
 		serve_requests(emulation->shared, requests, replies);
+		if (at_once)
+			replies = acknowledge_at_once(requests, replies);
 	}
 }
 
-/* Leaves the loads and one reply for all stores; gives how many these are. */
-static uint32_t acknowledge_at_once(struct kvm_user_request *requests, uint32_t count)
+static int serve_exchange(const struct cbench_emulation *emulation)
 {
-	uint32_t kept = 0, last = count;
-
-	while (last > 0 && requests[last - 1].type != KVM_USER_STORE)
-		last--;
-	if (last)
-		requests[last - 1].flags |= KVM_USER_REPLY_CUMULATIVE;
-	for (uint32_t i = 0; i < count; i++)
-		if (requests[i].type == KVM_USER_LOAD || i + 1 == last)
-			requests[kept++] = requests[i];
-	return kept;
+	return serve_by_exchange(emulation, 0);
 }
 
 static int serve_coalesced(const struct cbench_emulation *emulation)
@@ -184,29 +191,10 @@ static int serve_coalesced(const struct cbench_emulation *emulation)
 		.stores = CBENCH_COALESCED_STORES,
 		.ns = CBENCH_COALESCED_NS,
 	};
-	struct kvm_user_request requests[BATCH];
-	struct kvm_dev_user_exchange exchange = { .nr_requests = 0 };
 
 	if (ioctl(emulation->in, KVM_DEV_USER_COALESCE, &coalesce) < 0)
 		return errno;
-	for (;;) {
-		uint32_t replies = acknowledge_at_once(requests, exchange.nr_requests);
-
-		exchange = (struct kvm_dev_user_exchange) {
-			.replies = (uintptr_t)requests,
-			.requests = (uintptr_t)requests,
-			.nr_replies = replies,
-			.nr_requests = BATCH,
-			.flags = KVM_USER_EXCHANGE_WAIT,
-		};
-		if (ioctl(emulation->in, KVM_DEV_USER_EXCHANGE, &exchange) < 0)
-			return errno;
-		if (exchange.nr_replies != replies)
-			return EPROTO;
-		if (exchange.nr_requests == 0)
-			return 0;
-		serve_requests(emulation->shared, requests, exchange.nr_requests);
-	}
+	return serve_by_exchange(emulation, 1);
 }
 
 struct ring {

@@ -49,7 +49,10 @@ struct ControlDescriptorTests {
         #expect("\(information.queueDepth)" == ModuleUnderTest.parameter("queue_depth"))
         #expect(information.maximumRanges == 64)
         #expect(information.maximumVirtualCPUs >= 255)
-        #expect(information.features == [.onClose, .park, .exchange, .shadow])
+        #expect(
+            information.features == [
+                .onClose, .park, .exchange, .shadow, .cumulativeReplies, .coalescing, .ring,
+            ])
         #expect(information.maximumShadowSize == 1 << 20)
     }
 

@@ -105,6 +105,48 @@ struct FaultInjectionTests {
         expectNothingLeft()
     }
 
+    @Test("RING: fails with none made, and the next call makes one")
+    func ring() throws {
+        try ForwardedGuest.run { guest in
+            let faults = try FaultInjection()
+            let failures = try faults.eachFault { nth in
+                let emulation = try guest.control.makeEmulationDescriptor(nonBlocking: true)
+                let attempt = try faults.failing(nth) { () throws(Errno) in
+                    try Self.call(emulation.descriptor, CKVMUSER_RING, kvm_dev_user_ring())
+                }
+                if attempt.error == nil {
+                    #expect(throws: Errno.resourceBusy) {
+                        try Self.call(emulation.descriptor, CKVMUSER_RING, kvm_dev_user_ring())
+                    }
+                    _ = try Self.call(emulation.descriptor, CKVMUSER_RING_ENTER, kvm_dev_user_ring_enter())
+                } else {
+                    try expectWorking(guest, emulation)
+                    _ = try Self.call(emulation.descriptor, CKVMUSER_RING, kvm_dev_user_ring())
+                }
+                return attempt
+            }
+            #expect(failures >= 3)
+        }
+        expectNothingLeft()
+    }
+
+    @Test("COALESCE, RING_ENTER: an argument that cannot be read is EFAULT, and changes nothing")
+    func arguments() throws {
+        try withGuest { _, emulation, faults in
+            let failures = try faults.eachFault { nth in
+                try faults.failing(nth) { () throws(Errno) in
+                    try Self.call(
+                        emulation.descriptor, CKVMUSER_COALESCE, kvm_dev_user_coalesce(ns: 1000, stores: 1, pad: 0))
+                }
+            }
+            #expect(failures >= 1)
+            let entering = try faults.failing(1) { () throws(Errno) in
+                try Self.call(emulation.descriptor, CKVMUSER_RING_ENTER, kvm_dev_user_ring_enter())
+            }
+            #expect(entering.error == .badAddress)
+        }
+    }
+
     // MARK: Ranges
 
     /// Where the range answers that the tests place and move.
