@@ -36,10 +36,10 @@ extension EmulationDescriptor {
     /// - Parameters:
     ///   - stores: so many wake it at once; at least 1, and more than the queue's depth makes no sense. nil: every
     ///     store does, as at first.
-    ///   - time: how long a store may be held back; 1 ns to 1 s.
+    ///   - time: how long a store may be held back; 1 ns to 1 s. Means nothing without `stores`.
     /// - Throws: ``ForwardingError``: EINVAL for what is out of range, ENOTTY from a module without
     ///   ``DeviceInformation/Features/coalescing``, ENODEV.
-    public func setCoalescing(stores: UInt32?, for time: Duration = .zero) throws(ForwardingError) {
+    public func setCoalescing(stores: UInt32?, for time: Duration = .microseconds(100)) throws(ForwardingError) {
         let name = "KVM_DEV_USER_COALESCE"
         var raw = kvm_dev_user_coalesce()
         if let stores {

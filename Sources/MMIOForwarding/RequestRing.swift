@@ -12,7 +12,8 @@ public import SystemPackage
 /// neither side sleeps. C: `KVM_DEV_USER_RING`.
 ///
 /// The same requests come in the same order as from the ``EmulationDescriptor`` that it is made of, and the same rules
-/// hold for replies. One thread at a time uses it. It waits awake for a while, and then asleep.
+/// hold for replies. One thread at a time uses it. It looks for requests as often as it was told, and then sleeps in the
+/// kernel, which may wait awake as well (`spin_ns`).
 ///
 /// Whatever a hostile kernel side, or another process with the same memory, writes there: nothing here traps, and no
 /// memory outside of it is touched.
@@ -80,8 +81,8 @@ public import SystemPackage
     ///   - emulation: the device's emulation descriptor, taken over.
     ///   - spins: how often to look for a request before sleeping; 0 on a machine with one CPU, whose other side could
     ///     do nothing meanwhile.
-    /// - Throws: ``ForwardingError``: EBUSY if there is a ring, or an older one is mapped somewhere, ENOMEM, ENOTTY from
-    ///   a module without ``DeviceInformation/Features/ring``, ENODEV.
+    /// - Throws: ``ForwardingError``: EBUSY if there is a ring, ENOMEM, ENOTTY from a module without
+    ///   ``DeviceInformation/Features/ring``, ENODEV.
     public init(_ emulation: consuming EmulationDescriptor, spins: Int = 0) throws(ForwardingError) {
         let layout = try Layout(of: emulation)
         let memory = try layout.map(emulation)
@@ -109,7 +110,8 @@ public import SystemPackage
         return count
     }
 
-    /// Gives replies, as many as the kernel has room for, and enters it if a vCPU sleeps.
+    /// Gives replies, as many as the kernel has room for, and enters it if a vCPU sleeps, or requests wait until others
+    /// are replied to.
     ///
     /// - Returns: how many were given: all, unless more were given than are owed.
     /// - Throws: errno of `KVM_DEV_USER_RING_ENTER`: ENODEV if the virtual machine is gone.
@@ -147,7 +149,7 @@ public import SystemPackage
         return count
     }
 
-    /// Whether a vCPU sleeps, asked after replies were given.
+    /// Whether the kernel would not look at replies by itself; asked after they were given.
     private var isEnterNeeded: Bool {
         // Pairs with the kernel's, which sets the flag and then looks for replies.
         atomicMemoryFence(ordering: .sequentiallyConsistent)

@@ -8,7 +8,8 @@ public import SystemPackage
 public protocol RequestTransport: ~Copyable {
     /// Gives `replies` back in order, then waits until requests come and takes as many as fit, oldest first.
     ///
-    /// Every request taken is owed one reply, a store as well as a load, in any order and in any later call. A reply
+    /// Every request taken is owed one reply, a store as well as a load (or, for a store, a later one that is
+    /// ``ForwardedReply/isCumulative``), in any order and in any later call. A reply
     /// to a request that the kernel has given up meanwhile (a timeout, a vCPU that was killed) is dropped and counted
     /// in ``staleReplies``.
     ///

@@ -13,7 +13,7 @@ struct BenchCommand: ParsableCommand {
         commandName: "bench",
         abstract: "Measure what an access costs on every path, and show, compare and check what was measured.",
         discussion: """
-            `make bench` counts instructions in the lab, the same to the digit on every machine; `mmiofd bench run` \
+            `make bench` counts instructions in the lab, the same to the digit in every run of one build; `mmiofd bench run` \
             measures time on this one. Both write JSON, of which docs/benchmark-format.md says everything; the other \
             subcommands read it.
             """,

@@ -38,7 +38,8 @@
  * An access that waits beyond the time limit is given up (each piece of one, if KVM
  * makes it in pieces, has the whole limit): a load reads all-ones,
  * a store that found the queue full is dropped, and so is every further one, at
- * once, until the process shows that it lives: it reads, writes or polls.  While
+ * once, until the process shows that it lives: it reads, writes, polls or uses its
+ * ring.  While
  * no emulation descriptor is open, KVM_DEV_USER_ON_CLOSE says what accesses get.
  */
 #ifndef _UAPI_LINUX_KVM_USER_H
@@ -260,8 +261,8 @@ struct kvm_dev_user_resume {
  * @flags: KVM_USER_REQUEST_FLAGS; in a reply KVM_USER_REPLY_FLAGS
  *
  * read(2) gives an array of requests, write(2) takes an array of replies: the
- * request with @data filled in.  A store must be replied to as well; the reply
- * acknowledges it, and loads of the same vCPU wait for that.
+ * request with @data filled in.  A store must be replied to as well, if a later
+ * KVM_USER_REPLY_CUMULATIVE does not stand for that; the reply acknowledges it, and loads of the same vCPU wait for that.
  */
 struct kvm_user_request {
 	__u64 seq;
@@ -344,7 +345,7 @@ struct kvm_dev_user_coalesce {
  * @reply_head: replies that it has given
  * @process_pad: not looked at
  *
- * All of them wrap at 2^32.  Request n is &struct kvm_user_request number
+ * The counts wrap at 2^32.  Request n is &struct kvm_user_request number
  * n modulo @entries, KVM_USER_RING_STRIDE bytes each, at @requests_offset, and so are
  * replies at @replies_offset; &struct kvm_dev_user_ring tells these three.  Who
  * counts stores the entry first, then the count, as a release; who reads
@@ -552,7 +553,7 @@ struct kvm_dev_user_shadow_ctrl {
  * define KVM_DEV_USER_RING - have requests and replies in shared memory
  *
  * Fills in a &struct kvm_dev_user_ring.  Until the last close, requests are then
- * given in a &struct kvm_user_ring, as soon as they are accepted, and read(2) and
+ * given in a &struct kvm_user_ring, as soon as they are queued, and read(2) and
  * KVM_DEV_USER_EXCHANGE are EBUSY; replies are taken from there, and by write(2).  The
  * kernel looks at replies when a vCPU accesses the device or waits awake; while
  * KVM_USER_RING_NEED_ENTER is set that is not enough, and KVM_DEV_USER_RING_ENTER is needed:
