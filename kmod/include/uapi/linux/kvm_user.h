@@ -262,7 +262,8 @@ struct kvm_dev_user_resume {
  *
  * read(2) gives an array of requests, write(2) takes an array of replies: the
  * request with @data filled in.  A store must be replied to as well, if a later
- * KVM_USER_REPLY_CUMULATIVE does not stand for that; the reply acknowledges it, and loads of the same vCPU wait for that.
+ * KVM_USER_REPLY_CUMULATIVE does not stand for that; the reply acknowledges it, and
+ * loads of the same vCPU wait for that.
  */
 struct kvm_user_request {
 	__u64 seq;
