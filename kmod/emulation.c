@@ -349,7 +349,7 @@ static int kvm_user_exchange_all(struct kvm_user_device *dev,
 static bool kvm_user_put_counts(const struct kvm_dev_user_exchange *args,
 				struct kvm_dev_user_exchange __user *user)
 {
-	if (should_fail_usercopy() || !user_write_access_begin(user, sizeof(*user)))
+	if (!user_write_access_begin(user, sizeof(*user)))
 		return false;
 	unsafe_put_user(args->nr_replies, &user->nr_replies, fault);
 	unsafe_put_user(args->nr_requests, &user->nr_requests, fault);
