@@ -66,7 +66,7 @@ struct BootCommandTests {
     @Test(
         "A checkout that the VM's own mounts cover is mounted over them",
         arguments: [
-            ("/home/dev/mmiofd", false), ("/tmp/mmiofd", false), ("/root/mmiofd", false), ("/var/lib/ci/x", false),
+            ("/home/dev/mmiofd", false), ("/tmp/mmiofd", false), ("/srv/home/mmiofd", false), ("/var/lib/ci/x", false),
             ("/runner/mmiofd", false), ("/var/tmp/mmiofd", true), ("/run/ci/mmiofd", true), ("/dev/shm/m", true),
         ] as [(FilePath, Bool)])
     func hidden(directory: FilePath, hidden: Bool) {
