@@ -167,3 +167,14 @@ extension EmulationDescriptor {
         for request in requests { try reply(request) }
     }
 }
+
+extension ControlDescriptor {
+    /// A device that parks, with a long time limit and one range where tests have it.
+    static func parking(in machine: VirtualMachine, range: UInt32 = 0, length: UInt64) throws -> ControlDescriptor {
+        let control = try ControlDescriptor(in: machine)
+        try control.setTimeout(.seconds(60))
+        try control.setRange(range, to: GuestRange(.memory, at: ForwardedGuest.base, length: length))
+        try control.setParking(true)
+        return control
+    }
+}

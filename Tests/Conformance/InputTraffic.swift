@@ -47,10 +47,7 @@ struct InputTraffic {
     func run() throws -> Report {
         try ModuleUnderTest.load()
         let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: Int(vcpus))
-        let control = try ControlDescriptor(in: guest.machine)
-        try control.setTimeout(.seconds(60))
-        try control.setRange(0, to: GuestRange(.memory, at: ForwardedGuest.base, length: 0x2000 * UInt64(vcpus)))
-        try control.setParking(true)
+        let control = try ControlDescriptor.parking(in: guest.machine, length: 0x2000 * UInt64(vcpus))
         let emulation = try control.makeEmulationDescriptor(nonBlocking: true)
 
         let targets = try (0..<vcpus).map { try SignalledVirtualCPU($0, in: guest) }

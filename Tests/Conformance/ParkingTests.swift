@@ -219,10 +219,7 @@ struct ParkingTests {
     func anySignal() throws {
         try ModuleUnderTest.load()
         let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 3)
-        let control = try ControlDescriptor(in: guest.machine)
-        try control.setRange(7, to: GuestRange(.memory, at: ForwardedGuest.base, length: 0x1000))
-        try control.setTimeout(.seconds(60))
-        try control.setParking(true)
+        let control = try ControlDescriptor.parking(in: guest.machine, range: 7, length: 0x1000)
         let emulation = try control.makeEmulationDescriptor()
         let isOut = Box(Atomic(false))
         let task = try BackgroundTask {
@@ -518,10 +515,7 @@ struct ParkingTests {
 
         init(_ wait: Wait) throws {
             let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 1)
-            let control = try ControlDescriptor(in: guest.machine)
-            try control.setRange(0, to: GuestRange(.memory, at: ForwardedGuest.base, length: 0x1000))
-            try control.setTimeout(.seconds(60))
-            try control.setParking(true)
+            let control = try ControlDescriptor.parking(in: guest.machine, length: 0x1000)
             let emulation = try control.makeEmulationDescriptor()
             let program: GuestProgram = wait == .reply ? .loadLoop(.four) : .storeLoop(.four)
             // unexpectedExit ends the thread at the signal.
@@ -799,10 +793,7 @@ struct ParkingTests {
         try ModuleUnderTest.withQueueDepth(1) {
             try ModuleUnderTest.load()
             let guest = try GuestMachine(in: try KVMSystem().makeVirtualMachine(), vcpus: 1)
-            let control = try ControlDescriptor(in: guest.machine)
-            try control.setRange(0, to: GuestRange(.memory, at: ForwardedGuest.base, length: 0x1000))
-            try control.setTimeout(.seconds(60))
-            try control.setParking(true)
+            let control = try ControlDescriptor.parking(in: guest.machine, length: 0x1000)
             let emulation = try control.makeEmulationDescriptor()
             let parked = Mutex<[VirtualCPU.Exit?]>([])
             let running = try guest.start(
