@@ -16,23 +16,10 @@ struct KernelFile {
 
     /// All of it, without white space at the end; nil if it cannot be read.
     func text() -> String? {
-        guard let bytes = try? bytes() else { return nil }
+        guard let bytes = try? OwnedDescriptor.open(path, .readOnly).readToEnd() else { return nil }
         var text = String(decoding: bytes, as: UTF8.self)
         while text.last?.isWhitespace == true { text.removeLast() }
         return text
-    }
-
-    private func bytes() throws(Errno) -> [UInt8] {
-        let file = try OwnedDescriptor.open(path, .readOnly)
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 1 << 16)
-        while true {
-            let count = try systemCall(onInterrupt: .retry) {
-                unsafe chunk.withUnsafeMutableBytes { unsafe read(file.rawValue, $0.baseAddress, $0.count) }
-            }
-            if count == 0 { return bytes }
-            bytes += chunk.prefix(count)
-        }
     }
 
     /// Opens it as one does to make a file empty, which for some means something else.

@@ -91,8 +91,8 @@ struct BenchmarkRunner: ParsableCommand {
 
     /// Fails if the kernel has reported something in a console log.
     private static func scan(_ path: String) throws {
-        let descriptor = try OwnedDescriptor.open(FilePath(path), .readOnly)
-        let log = try descriptor.fileDescriptor.readAll()
+        let bytes = try OwnedDescriptor.open(FilePath(path), .readOnly).readToEnd()
+        let log = String(decoding: bytes, as: UTF8.self)
         let reports = KernelReport.scan(log.split(separator: "\n").map(String.init))
         for report in reports { printError("\(report)") }
         if !reports.isEmpty { throw ExitCode(120) }
@@ -200,17 +200,4 @@ private func hundredths(_ value: Double) -> Double { (value * 100).rounded() / 1
 private func printError(_ line: String) {
     // In one write, so that nothing comes between.
     _ = try? FileDescriptor.standardError.writeAll((line + "\n").utf8)
-}
-
-extension FileDescriptor {
-    /// All that is left to read, as text.
-    fileprivate func readAll() throws -> String {
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 1 << 16)
-        while true {
-            let count = try unsafe chunk.withUnsafeMutableBytes { try unsafe read(into: $0) }
-            if count == 0 { return String(decoding: bytes, as: UTF8.self) }
-            bytes += chunk.prefix(count)
-        }
-    }
 }

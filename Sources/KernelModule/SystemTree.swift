@@ -38,17 +38,7 @@ public struct SystemTree: Sendable, Hashable {
     ///
     /// - Throws: errno of the calls.
     public func bytes(_ path: String) throws(Errno) -> [UInt8] {
-        let file = try OwnedDescriptor.open(self.path(path), .readOnly)
-        var bytes: [UInt8] = []
-        // Files of proc and sysfs have no size to go by: read until there is no more.
-        var chunk = [UInt8](repeating: 0, count: 1 << 16)
-        while true {
-            let count = try systemCall(onInterrupt: .retry) {
-                unsafe chunk.withUnsafeMutableBytes { unsafe read(file.rawValue, $0.baseAddress, $0.count) }
-            }
-            if count == 0 { return bytes }
-            bytes += chunk.prefix(count)
-        }
+        try OwnedDescriptor.open(self.path(path), .readOnly).readToEnd()
     }
 
     /// The whole of a file as text, without white space at its ends.

@@ -55,6 +55,23 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
         return rawValue
     }
 
+    /// Reads to the end. C: `read`.
+    ///
+    /// Files of proc and sysfs have no size to go by: it reads until there is no more.
+    ///
+    /// - Throws: errno of the call; a signal does not end it.
+    public func readToEnd() throws(Errno) -> [UInt8] {
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            let count = try systemCall(onInterrupt: .retry) {
+                unsafe chunk.withUnsafeMutableBytes { unsafe read(rawValue, $0.baseAddress, $0.count) }
+            }
+            if count == 0 { return bytes }
+            bytes += chunk.prefix(count)
+        }
+    }
+
     /// Makes a second descriptor for the same open file, close-on-exec. C: `fcntl(F_DUPFD_CLOEXEC)`.
     ///
     /// - Throws: errno of the call, EMFILE above all.
