@@ -119,6 +119,22 @@ void cfuzz_store(uint64_t address, uint64_t value)
 	__atomic_store_n((uint64_t *)pointer(address), value, __ATOMIC_SEQ_CST);
 }
 
+uint32_t cfuzz_load32(uint64_t address)
+{
+	return __atomic_load_n((uint32_t *)pointer(address), __ATOMIC_SEQ_CST);
+}
+
+void cfuzz_store32(uint64_t address, uint32_t value)
+{
+	/* With the full barrier that a look at the ring's flags needs. */
+	__atomic_store_n((uint32_t *)pointer(address), value, __ATOMIC_SEQ_CST);
+}
+
+void cfuzz_replace32(uint64_t address, uint32_t old, uint32_t value)
+{
+	__atomic_compare_exchange_n((uint32_t *)pointer(address), &old, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
 int64_t cfuzz_fork_holder(void)
 {
 	pid_t child = fork();

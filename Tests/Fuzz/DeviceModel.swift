@@ -59,12 +59,17 @@ final class DeviceModel {
     /// For each vCPU, its last access that is a load with a real value, and over.
     var answered: [Int]
     var shadow = ShadowModel()
+    /// While requests go there.
+    var ring: RingModel? { didSet { hadRing = hadRing || ring != nil } }
+    private var hadRing = false
     /// What the counters should say.
     var counters = Counters()
 
     struct Counters {
         var invalid = 0
         var late = 0
+        /// Invalid or late.
+        var refused = 0
         var shadowHits = 0
         var lostLoads = 0
         var abandoned = 0
@@ -127,7 +132,7 @@ final class DeviceModel {
         isOpen = false
         if policy == UInt32(KVM_USER_ON_CLOSE_HOLD) {
             // A load that is over was given up.
-            let owed = order.filter { $0.isStore || $0.done == nil }
+            let owed = order.filter { $0.isStore || $0.done == nil || isVague }
             counters.redelivered += owed.count
             redelivery = owed + redelivery
         } else {
@@ -135,6 +140,7 @@ final class DeviceModel {
         }
         outstanding = [:]
         order = []
+        ring = nil
         shadow.setMap([], at: moment)
         note(moment)
     }
@@ -154,6 +160,10 @@ final class DeviceModel {
 
     private(set) var limited = false
 
+    /// Whether nobody can say which of two like loads a request is of: vCPUs run on from some, or a ring keeps those that
+    /// were given up beside those that were never queued.
+    var isVague: Bool { mayAbandon || limited && hadRing }
+
     private func abort(at moment: Moment) {
         for piece in order + redelivery { piece.aborted = true }
         redelivery = []
@@ -172,7 +182,7 @@ final class DeviceModel {
 
     /// Whether a load that was read may not be waited for any more.
     func mayRetire(_ piece: Piece, _ now: Moment) -> Bool {
-        !piece.isStore && (mayLose(piece, now) || mayAbandon)
+        !piece.isStore && (mayLose(piece, now) || isVague)
     }
 
     // MARK: The image

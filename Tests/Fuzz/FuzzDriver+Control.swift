@@ -150,7 +150,10 @@ extension FuzzDriver {
         switch random.below(4) {
         case 0:
             // Not a command of this device.
-            let command = random.pick([CKVMUSER_EXCHANGE, CKVMUSER_SHADOW_CTRL, CKVMUSER_SHADOW_SIZE, 0xaeff, 0xaef0])
+            let command = random.pick([
+                CKVMUSER_EXCHANGE, CKVMUSER_SHADOW_CTRL, CKVMUSER_SHADOW_SIZE, CKVMUSER_RING, CKVMUSER_RING_ENTER,
+                0xaeff, 0xaef0,
+            ])
             try expect(control(device, command, arena.start), [-ENOTTY], "command \(hex(command))")
         case 1:
             let command = random.pick([CKVMUSER_INFO, CKVMUSER_EMULATION_FD, CKVMUSER_PA_RANGE, CKVMUSER_TIMEOUT])

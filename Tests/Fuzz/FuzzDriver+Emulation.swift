@@ -13,7 +13,8 @@ extension FuzzDriver {
 
     /// Whether a read must give something now.
     private func isCertainlyReadable(_ device: FuzzedDevice) -> Bool {
-        model(device).outstanding.count < plan.depth && model.certainlyPending(device.index) != nil
+        device.ring == nil && model(device).outstanding.count < plan.depth
+            && model.certainlyPending(device.index) != nil
     }
 
     /// Whether a read, or an exchange that waits, is sure to return.
@@ -24,10 +25,13 @@ extension FuzzDriver {
     // MARK: Reading
 
     func read(_ device: FuzzedDevice, _ random: inout SeededGenerator) throws {
-        guard mayRead(device) else { return }
-        let number = random.pick(device.descriptors)
         let room = 1 + random.below(20)
         let count = room * Self.requestSize + random.below(Self.requestSize)
+        if device.ring != nil, let number = device.descriptors.first {
+            return try expect(cfuzz_read(number, arena.start, count), [-EBUSY], "read beside a ring")
+        }
+        guard mayRead(device) else { return }
+        let number = random.pick(device.descriptors)
         switch random.below(8) {
         case 0:
             let small = random.below(Self.requestSize)
@@ -66,7 +70,7 @@ extension FuzzDriver {
         try took(device, arena.requests(Int(result) / Self.requestSize, at: address), room)
     }
 
-    private func took(_ device: FuzzedDevice, _ requests: [kvm_user_request], _ room: Int) throws {
+    func took(_ device: FuzzedDevice, _ requests: [kvm_user_request], _ room: Int) throws {
         try model.read(tamper(requests), from: device.index, room: room)
     }
 
@@ -93,6 +97,7 @@ extension FuzzDriver {
 
     func poll(_ device: FuzzedDevice) throws {
         guard let number = device.descriptors.first else { return }
+        if let ring = device.ring { return try pollRing(device, ring, number) }
         let isReadable = isCertainlyReadable(device)
         let events = cfuzz_poll(number)
         try demand(events & ~Int64(POLLIN) == Int64(POLLOUT), "poll says \(hex(events))")
@@ -115,7 +120,7 @@ extension FuzzDriver {
         scrambled(sequence ^ plan.seed << 32) & 0x7f7f_7f7f_7f7f_7f7f
     }
 
-    private func reply(_ device: FuzzedDevice, _ piece: Piece) -> kvm_user_request {
+    func reply(_ device: FuzzedDevice, _ piece: Piece) -> kvm_user_request {
         let sequence = piece.sequence ?? 0
         return kvm_user_request(
             seq: sequence, offset: 0, data: answer(sequence), range_id: model(device).ranges[sequence] ?? 0, cpu: 0,
@@ -134,13 +139,16 @@ extension FuzzDriver {
         case 3: reply.type ^= 1 << UInt16(random.below(3))
         case 4: reply.range_id ^= 1 << UInt32(random.below(32))
         case 5: reply.flags = 1 << UInt32(random.below(32))
-        default: reply.seq = model(device).known.keys.sorted().first ?? 77
+        default:
+            // None that is owed once more: it may be in the ring again by now.
+            let owed = Set(model(device).redelivery.compactMap(\.sequence))
+            reply.seq = model(device).known.keys.sorted().first { !owed.contains($0) } ?? 77_777_777
         }
         return reply
     }
 
     /// Some replies: to requests in their order or in none, now and then wrong or twice.
-    private func replies(_ device: FuzzedDevice, _ random: inout SeededGenerator) -> [kvm_user_request] {
+    func replies(_ device: FuzzedDevice, _ random: inout SeededGenerator) -> [kvm_user_request] {
         var pieces = model(device).order
         if random.oneIn(2) { pieces.shuffle(using: &random) }
         var replies = pieces.prefix(random.below(24)).map { reply(device, $0) }
@@ -170,6 +178,8 @@ extension FuzzDriver {
 
     func write(_ device: FuzzedDevice, _ random: inout SeededGenerator) throws {
         guard !device.descriptors.isEmpty else { return }
+        // Else nobody could say which of two like replies is looked at first.
+        try enterRing(device)
         let number = random.pick(device.descriptors)
         let replies = replies(device, &random)
         let count = replies.count * Self.requestSize
@@ -210,6 +220,7 @@ extension FuzzDriver {
     ///   - rounds: how often, at most, for new ones may come with every reply.
     func serve(_ device: FuzzedDevice, reversed: Bool, rounds: Int) throws {
         guard let number = device.descriptors.first else { return }
+        if device.ring != nil { return try serveRing(device, reversed: reversed, rounds: rounds) }
         let was = device.isNonBlocking
         try setNonBlocking(device, true)
         defer { device.isNonBlocking = was }
@@ -244,12 +255,13 @@ extension FuzzDriver {
             arena.put(raw, at: arena.start)
             return try expect(cfuzz_ioctl(number, UInt64(CKVMUSER_EXCHANGE), arena.start), [-EINVAL], "EXCHANGE \(raw)")
         }
+        try enterRing(device)
         let replies = random.oneIn(4) ? [] : replies(device, &random)
         let room = random.below(20)
         raw.replies = arena.start + 64
         raw.requests = random.oneIn(2) ? raw.replies : arena.start + 0x2000
         (raw.nr_replies, raw.nr_requests) = (UInt32(replies.count), UInt32(room))
-        if random.oneIn(2) && (device.isNonBlocking || isCertainlyReadable(device)) {
+        if random.oneIn(2) && (device.isNonBlocking || device.ring != nil || isCertainlyReadable(device)) {
             raw.flags = UInt32(KVM_USER_EXCHANGE_WAIT)
         }
         arena.put(replies, at: raw.replies)
@@ -260,6 +272,9 @@ extension FuzzDriver {
     private func exchanged(
         _ device: FuzzedDevice, _ raw: kvm_dev_user_exchange, _ replies: [kvm_user_request], _ result: Int64
     ) throws {
+        if device.ring != nil && replies.isEmpty && raw.nr_requests > 0 {
+            return try expect(result, [-EBUSY], "EXCHANGE beside a ring")
+        }
         guard result == 0 else {
             return try model.wrote(replies, whole: replies.count, to: device.index, result)
         }
@@ -269,6 +284,7 @@ extension FuzzDriver {
         try model.wrote(replies, whole: replies.count, to: device.index, Int64(out.nr_replies))
         try demand(
             out.nr_requests == 0 || out.nr_replies == raw.nr_replies, "EXCHANGE gave requests after a bad reply")
+        if device.ring != nil { return try demand(out.nr_requests == 0, "EXCHANGE gave requests beside a ring") }
         if out.nr_replies == raw.nr_replies && raw.nr_requests > 0 && isCertainlyReadable(device) {
             try demand(out.nr_requests > 0, "EXCHANGE gave nothing, and there are requests")
         }
@@ -299,6 +315,7 @@ extension FuzzDriver {
         let known = [
             (CKVMUSER_FEATURE_EXCHANGE, CKVMUSER_EXCHANGE), (CKVMUSER_FEATURE_SHADOW, CKVMUSER_SHADOW_SIZE),
             (CKVMUSER_FEATURE_SHADOW, CKVMUSER_SHADOW_CTRL), (CKVMUSER_FEATURE_COALESCE, CKVMUSER_COALESCE),
+            (CKVMUSER_FEATURE_RING, CKVMUSER_RING), (CKVMUSER_FEATURE_RING, CKVMUSER_RING_ENTER),
         ].filter { device.has($0.0) }.map(\.1)
         guard !known.isEmpty else { return }
         let address = random.pick([0, arena.end, arena.end - 4, UInt64.max - 100, 1 << 63])

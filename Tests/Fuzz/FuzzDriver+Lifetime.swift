@@ -45,7 +45,9 @@ extension FuzzDriver {
 
     private func noteClosed(_ device: FuzzedDevice) throws {
         let isHeld = children.contains { $0.devices.contains(device.index) }
-        if device.descriptors.isEmpty && !isHeld && model(device).isOpen { model(device).closed(at: model.now) }
+        guard device.descriptors.isEmpty && !isHeld && model(device).isOpen else { return }
+        try closeRing(device)
+        model(device).closed(at: model.now)
     }
 
     /// Sends a descriptor over a socket, closes it here, and takes it out again.
@@ -125,6 +127,12 @@ extension FuzzDriver {
         guard let number = device.descriptors.first else { return }
         let events = cfuzz_poll(number)
         try demand(events & Int64(POLLHUP) != 0, "poll without a machine says \(hex(events))")
+        if let ring = device.ring {
+            // What is in the ring is there, whatever is gone.
+            try syncRing(device)
+            try dropRing(device, ring)
+            model(device).outstanding = [:]
+        }
         while true {
             let result = cfuzz_read(number, arena.start, 4 * Self.requestSize)
             try demand(result >= 0, "read without a machine gave \(result)")
@@ -135,7 +143,10 @@ extension FuzzDriver {
         }
         if let piece = model.certainlyPending(device.index) { throw Discrepancy("without a machine \(piece) is lost") }
         try expect(cfuzz_write(number, arena.start, Self.requestSize), [-ENODEV], "write without a machine")
-        for command in [CKVMUSER_INFO, CKVMUSER_EXCHANGE, CKVMUSER_SHADOW_SIZE, CKVMUSER_SHADOW_CTRL, 0xaeff] {
+        for command in [
+            CKVMUSER_INFO, CKVMUSER_EXCHANGE, CKVMUSER_SHADOW_SIZE, CKVMUSER_SHADOW_CTRL, CKVMUSER_RING,
+            CKVMUSER_RING_ENTER, 0xaeff,
+        ] {
             let result = cfuzz_ioctl(number, UInt64(command), arena.start)
             try expect(result, [-ENODEV], "\(hex(command)) without a machine")
         }

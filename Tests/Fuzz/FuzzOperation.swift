@@ -25,6 +25,8 @@ public struct FuzzOperation: Hashable, Sendable, CustomStringConvertible {
         case open, close, duplicate, pass, fork, endFork, foreignCall
         // The shadow image
         case shadowSize, shadowMap, map, unmap, image
+        // The ring
+        case ring, ringMap, ringGive, ringEnter, ringAwait, ringTake, ringScribble, ringJump, ringRace
         // Everything at rest
         case settle
     }
@@ -38,6 +40,8 @@ public struct FuzzOperation: Hashable, Sendable, CustomStringConvertible {
         (.badControlCall, 4),
         (.open, 12), (.close, 8), (.duplicate, 3), (.pass, 2), (.fork, 1), (.endFork, 2), (.foreignCall, 1),
         (.shadowSize, 4), (.shadowMap, 14), (.map, 4), (.unmap, 2), (.image, 8),
+        (.ring, 6), (.ringMap, 2), (.ringGive, 30), (.ringEnter, 12), (.ringAwait, 6), (.ringTake, 8),
+        (.ringScribble, 6), (.ringJump, 3), (.ringRace, 4),
         (.settle, 1),
     ]
 

@@ -54,4 +54,8 @@ public enum FuzzTampering: String, CaseIterable, Sendable {
     case wrongValue
     /// A store's reply is kept back, and the model told that it is given.
     case lostReply
+    /// A reply in the ring is none, and the model is told it is right.
+    case lostRingReply
+    /// The model is told that the kernel has looked at a reply too many.
+    case wrongRingCount
 }

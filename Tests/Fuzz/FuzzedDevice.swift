@@ -21,6 +21,8 @@ final class FuzzedDevice {
     var descriptors: [CInt] = []
     /// Whether reads of it may block.
     var isNonBlocking = false
+    /// The ring's memory, while there is a ring.
+    var ring: RingMemory?
     /// Mappings of the image.
     var mappings: [Mapping] = []
 

@@ -81,14 +81,14 @@ final class Model {
         }
         let fresh = like.first {
             vcpus[vcpu].pieces[$0].sequence == nil
-                || devices[vcpus[vcpu].pieces[$0].device].mayAbandon && vcpus[vcpu].pieces[$0].reply == nil
+                || devices[vcpus[vcpu].pieces[$0].device].isVague && vcpus[vcpu].pieces[$0].reply == nil
         }
         guard let position = fresh ?? like.first else {
             throw Discrepancy("the VMM got \(fragment) of vCPU \(vcpu), which was not told to make it")
         }
         let piece = vcpus[vcpu].pieces[position]
         let device = devices[piece.device]
-        if !device.mayAbandon {
+        if !device.isVague {
             try demand(piece.sequence == nil, "the VMM got \(piece), which the device had got already")
             try demand(
                 !mustReachDevice(piece, now), "the VMM got \(piece), though the device answers there all the time")
@@ -127,8 +127,10 @@ final class Model {
             device.counters.abandoned += 1
             return
         }
-        if let reply = piece.reply, reply & piece.mask == value { return try answered(piece) }
-        if device.mayAbandon && device.replies.contains(where: { $0 & piece.mask == value }) { return }
+        if [piece.reply, piece.otherReply].contains(where: { $0.map { $0 & piece.mask } == value }) {
+            return try answered(piece)
+        }
+        if device.isVague && device.replies.contains(where: { $0 & piece.mask == value }) { return }
         let shadowed = piece.reply == nil && device.shadowValues(piece, now).contains(value)
         if shadowed && !(allOnes && device.mayLose(piece, now)) {
             device.counters.shadowHits += 1
@@ -217,7 +219,7 @@ final class Model {
         // Of loads that nobody resumed the one that is still waited for is more likely.
         var position =
             pieces.indices[device.cursors[vcpu]...].first {
-                device.mayAbandon && pieces[$0].done == nil && fits(request, pieces[$0], device)
+                device.isVague && pieces[$0].done == nil && fits(request, pieces[$0], device)
             } ?? device.cursors[vcpu]
         while position < pieces.count, !fits(request, pieces[position], device) {
             try mayPass(pieces[position], request, device)
@@ -236,8 +238,8 @@ final class Model {
 
     private func fits(_ request: kvm_user_request, _ piece: Piece, _ device: DeviceModel) -> Bool {
         // A load that is over takes its request back, unless that has been read.
-        guard piece.device == device.index, piece.given == nil || device.mayAbandon, Self.matches(request, piece),
-            piece.isStore || piece.done == nil || device.mayAbandon
+        guard piece.device == device.index, piece.given == nil || device.isVague, Self.matches(request, piece),
+            piece.isStore || piece.done == nil || device.isVague
         else { return false }
         return device.candidates(piece, now).contains {
             $0.id == request.range_id && $0.address &+ request.offset == piece.fragment.address
@@ -250,7 +252,7 @@ final class Model {
     ) throws(Discrepancy) {
         guard piece.device == device.index, piece.sequence == nil, piece.given == nil else { return }
         try demand(
-            device.mayLose(piece, now) || device.mayAbandon || !mustReachDevice(piece, now)
+            device.mayLose(piece, now) || device.isVague || !mustReachDevice(piece, now)
                 || !device.shadowValues(piece, now).isEmpty,
             "O1: \(request.summary) came, and before it there was \(piece), which is lost or out of order")
     }
@@ -260,7 +262,7 @@ final class Model {
             piece.done.map { $0 >= device.latestIssue } ?? true,
             "O1: \(piece) was over before another access began that has come before it")
         try demand(
-            !piece.isStore || device.answered[piece.vcpu] < piece.access || device.mayAbandon,
+            !piece.isStore || device.answered[piece.vcpu] < piece.access || device.isVague,
             "O3: \(piece) comes now, and a later load of that vCPU has been answered")
         try demand(!device.mustShadow(piece, now), "O4: \(piece) came as a request, and the shadow image answers it")
     }
@@ -271,7 +273,7 @@ final class Model {
         for vcpu in vcpus.indices {
             for piece in vcpus[vcpu].pieces[device.cursors[vcpu]...]
             where piece.device == index && piece.isStore && piece.done != nil && piece.given == nil
-                && piece.sequence == nil && !device.mayLose(piece, now) && !device.mayAbandon
+                && piece.sequence == nil && !device.mayLose(piece, now) && !device.isVague
                 && mustReachDevice(piece, piece.done ?? now)
             {
                 return piece
@@ -292,7 +294,7 @@ final class Model {
             for piece in vcpu.pieces where piece.device == index && piece.isStore && piece.given == nil {
                 guard piece.reply == nil else { continue }
                 lost += 1
-                try demand(device.mayLose(piece, now) || device.mayAbandon, "\(piece) is lost")
+                try demand(device.mayLose(piece, now) || device.isVague, "\(piece) is lost")
             }
         }
         return lost

@@ -20,6 +20,8 @@ final class Piece {
     var sequence: UInt64?
     /// The reply that the kernel accepted; of a store 0.
     var reply: UInt64?
+    /// Another one, where the process changed it while the kernel looked.
+    var otherReply: UInt64?
     /// What the VMM gave, where the access went there.
     var given: UInt64?
     /// The device was closed, or changed its policy, with the request taken or held.

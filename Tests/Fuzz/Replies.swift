@@ -25,7 +25,7 @@ extension Model {
             device.ranges[reply.seq] == reply.range_id, reply.flags & ~CKVMUSER_REPLY_FLAGS == 0
         else { return .invalid }
         guard device.mayRetire(piece, now) else { return .accepted }
-        return piece.done != nil && !device.mayAbandon ? .stale : .acceptedOrStale
+        return piece.done != nil && !device.isVague ? .stale : .acceptedOrStale
     }
 
     /// The kernel has answered a write, or the writing part of an exchange.
@@ -51,15 +51,15 @@ extension Model {
     }
 
     /// A request has its reply.
-    private func complete(_ sequence: UInt64, with data: UInt64, _ device: DeviceModel) {
+    func complete(_ sequence: UInt64, with data: UInt64, _ device: DeviceModel) {
         guard let piece = device.outstanding.removeValue(forKey: sequence) else { return }
-        if device.mayAbandon { device.replies.insert(data) }
+        device.replies.insert(data)
         piece.reply = piece.isStore ? 0 : data
         device.order.removeAll { $0 === piece }
     }
 
     /// A cumulative reply was taken: every store that was read before its request has one too.
-    private func acknowledgeStores(before sequence: UInt64, _ device: DeviceModel) {
+    func acknowledgeStores(before sequence: UInt64, _ device: DeviceModel) {
         for piece in device.order.prefix(while: { $0.sequence != sequence }) where piece.isStore {
             if let older = piece.sequence { complete(older, with: 0, device) }
         }
@@ -81,9 +81,15 @@ extension Model {
         if verdict == .invalid {
             device.counters.invalid += 1
         } else {
-            device.counters.late += 1
-            let piece = device.outstanding.removeValue(forKey: reply.seq)
-            device.order.removeAll { $0 === piece }
+            giveUp(reply, device)
         }
+    }
+
+    /// ESTALE: the reply counts as given, and for what it acknowledges beside its request.
+    func giveUp(_ reply: kvm_user_request, _ device: DeviceModel) {
+        device.counters.late += 1
+        if reply.flags & KVM_USER_REPLY_CUMULATIVE != 0 { acknowledgeStores(before: reply.seq, device) }
+        let piece = device.outstanding.removeValue(forKey: reply.seq)
+        device.order.removeAll { $0 === piece }
     }
 }

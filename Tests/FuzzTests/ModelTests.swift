@@ -197,4 +197,80 @@ import Testing
         let values = model.devices[0].shadowValues(model.vcpus[0].pieces[0], model.now)
         #expect(values == [5, 6, 7])
     }
+
+    /// A model with a ring, in which the replies to two stores and a forged one wait.
+    private func ring() throws -> Model {
+        let model = model(depth: 4)
+        model.devices[0].ring = RingModel(entries: 4)
+        for value in 1...2 as ClosedRange<UInt8> { store(value, in: model) }
+        try model.read([request(1, store: 1), request(2, store: 2)], from: 0, room: 4)
+        model.devices[0].ring?.give([reply(2), reply(7), reply(1)])
+        return model
+    }
+
+    @Test("The ring: replies are looked at bit by bit, in order, and a forged one is refused")
+    func ringIsLookedAt() throws {
+        let model = try ring()
+        try model.looked(0, upTo: 1, refused: 0)
+        #expect(model.devices[0].outstanding.keys.sorted() == [1])
+        try model.looked(0, upTo: 3, refused: 1)
+        #expect(model.devices[0].outstanding.isEmpty)
+        #expect(model.devices[0].counters.invalid == 1)
+        #expect(try model.settled(0) == 0)
+    }
+
+    @Test("The ring: a forged reply is taken, or a right one refused", arguments: [0, 2, 3, .max] as [UInt32])
+    func ringRefuses(count: UInt32) throws {
+        let model = try ring()
+        #expect(throws: Discrepancy.self) { try model.looked(0, upTo: 3, refused: count) }
+    }
+
+    @Test("The ring: reply_tail runs ahead, or goes back", arguments: [[4], [.max], [2, 1], [3, 2]] as [[UInt32]])
+    func ringCounts(tails: [UInt32]) throws {
+        let model = try ring()
+        for tail in tails.dropLast() { try model.looked(0, upTo: tail, refused: tail / 2) }
+        #expect(throws: Discrepancy.self) { try model.looked(0, upTo: tails.last ?? 0, refused: 1) }
+    }
+
+    @Test("The ring: too many replies at once are left out together", arguments: [5, .max, 1 << 31] as [UInt32])
+    func ringJumps(count: UInt32) throws {
+        let model = try ring()
+        try model.looked(0, upTo: 3, refused: 1)
+        model.devices[0].ring?.jump(by: count)
+        #expect(throws: Discrepancy.self) { try model.looked(0, upTo: 4, refused: 2) }
+
+        let second = try ring()
+        try second.looked(0, upTo: 3, refused: 1)
+        second.devices[0].ring?.jump(by: count)
+        try second.looked(0, upTo: 3 &+ count, refused: 2)
+        #expect(second.devices[0].counters.invalid == 2)
+    }
+
+    @Test("The ring: what may have been given up is late if it is refused")
+    func ringIsLate() throws {
+        let model = model()
+        model.devices[0].ring = RingModel(entries: 8)
+        model.devices[0].limitWaits(at: model.now)
+        load(in: model)
+        try model.read([request(1)], from: 0, room: 8)
+        model.devices[0].ring?.give([reply(1, 5)])
+        try model.looked(0, upTo: 1, refused: 1)
+        #expect(model.devices[0].counters.late == 1)
+        try model.completed(0, upTo: 1) { _ in 0xffff_ffff }
+        #expect(model.devices[0].counters.lostLoads == 1)
+    }
+
+    @Test("Cumulative replies: with ESTALE as well the stores before it have one")
+    func cumulative() throws {
+        let model = model()
+        store(1, on: 1, in: model)
+        model.devices[0].limitWaits(at: model.now)
+        load(in: model)
+        try model.read([request(1, store: 1, on: 1), request(2)], from: 0, room: 8)
+        try model.completed(0, upTo: 1) { _ in 0xffff_ffff }
+        var last = reply(2, 5)
+        last.flags = KVM_USER_REPLY_CUMULATIVE
+        try model.wrote([last], whole: 1, to: 0, -Int64(ESTALE))
+        #expect(model.devices[0].outstanding.isEmpty)
+    }
 }

@@ -29,6 +29,10 @@ void cfuzz_get(uint64_t address, void *_Nonnull bytes, size_t count);
 /// One access to a word of shared memory.
 uint64_t cfuzz_load(uint64_t address);
 void cfuzz_store(uint64_t address, uint64_t value);
+uint32_t cfuzz_load32(uint64_t address);
+void cfuzz_store32(uint64_t address, uint32_t value);
+/// Stores `value` if the word is still `old`.
+void cfuzz_replace32(uint64_t address, uint32_t old, uint32_t value);
 
 /// Forks a child that holds a copy of every descriptor and does nothing; it dies with its parent. Its process id.
 int64_t cfuzz_fork_holder(void);
