@@ -53,16 +53,18 @@ extension FuzzDriver {
         for count in 0..<ring.entries { scribble(ring.request(count), RingMemory.used, &random) }
     }
 
-    /// What only the kernel counts, while it is asked things; then it is as it was, or as the kernel has it since.
+    /// What only the kernel counts, while it gives and looks; then it is as it was, or as the kernel has it since.
     private func scribbleCounts(_ device: FuzzedDevice, _ ring: RingMemory, _ random: inout SeededGenerator) throws {
-        guard let number = device.descriptors.first else { return }
+        guard let number = device.descriptors.first, let known = model(device).ring else { return }
         let words = [RingMemory.Word.requestHead, .replyTail, .refused, .flags]
         let changes = words.map { word in
             (place: ring.place(word), was: ring[word], bad: UInt32(truncatingIfNeeded: random.next()) | 0x4000_0000)
         }
         for change in changes { cfuzz_replace32(change.place, change.was, change.bad) }
-        try callEnter(number, 0, [0])
+        put(Array(replies(device, &random).prefix(known.room)), device, ring)
+        try access(device, &random)
         usleep(UInt32(random.below(300)))
+        try callEnter(number, 0, [0])
         _ = cfuzz_poll(number)
         for change in changes { cfuzz_replace32(change.place, change.bad, change.was) }
         try syncRing(device, exactly: true)
@@ -130,10 +132,13 @@ extension FuzzDriver {
             let offset = UInt64(MemoryLayout<kvm_user_request>.offset(of: path) ?? 0)
             return Scribbler.Word(address: place + offset, values: [good, bad])
         }
-        switch random.below(4) {
+        switch random.below(5) {
         case 0: return word(\.seq, UInt32(truncatingIfNeeded: reply.seq), 0)
         case 1: return word(\.range_id, reply.range_id, .max)
         case 2: return word(\.flags, reply.flags, 1 << 31)
+        case 3:
+            let good = UInt32(reply.type) | UInt32(reply.len) << 16
+            return word(\.type, good, good ^ 1)
         default:
             let good = UInt32(truncatingIfNeeded: reply.data)
             let other = reply.data ^ 0x0101_0101

@@ -236,7 +236,7 @@ extension FuzzDriver {
     }
 
     /// Stores replies, and publishes them.
-    private func put(_ replies: [kvm_user_request], _ device: FuzzedDevice, _ ring: RingMemory) {
+    func put(_ replies: [kvm_user_request], _ device: FuzzedDevice, _ ring: RingMemory) {
         let given = model(device).ring?.given ?? 0
         for (position, reply) in tamper(ringReplies: replies, device).enumerated() {
             arena.put(reply, at: ring.reply(given &+ UInt32(position)))
@@ -265,6 +265,8 @@ extension FuzzDriver {
     private func notify(_ device: FuzzedDevice) throws {
         guard let ring = device.ring else { return }
         if ring[.flags] & UInt32(KVM_USER_RING_NEED_ENTER) != 0 { return try enterRing(device) }
+        // What was published before may have been looked at, and then nobody need look again.
+        try syncRing(device, exactly: true)
         let isAwaited =
             device.isSteady
             && (model(device).ring?.waiting ?? []).contains { given in
@@ -274,9 +276,8 @@ extension FuzzDriver {
         guard isAwaited, let given = model(device).ring?.given else { return }
         let end = ContinuousClock.now + .seconds(30)
         while ring[.replyTail] != given {
-            // It may go to sleep now, and then it says so.
-            if ring[.flags] & UInt32(KVM_USER_RING_NEED_ENTER) != 0 { return try enterRing(device) }
-            try demand(ContinuousClock.now < end, "ring: a vCPU waits, and neither looks nor asks for RING_ENTER")
+            // The flag may be raised now: who raises it looks at what came before.
+            try demand(ContinuousClock.now < end, "ring: a vCPU waits, and neither looks nor asked for RING_ENTER")
             usleep(50)
         }
         try syncRing(device)

@@ -180,7 +180,7 @@ public final class FuzzDriver {
 
     // MARK: The guest
 
-    private func access(_ device: FuzzedDevice, _ random: inout SeededGenerator) throws {
+    func access(_ device: FuzzedDevice, _ random: inout SeededGenerator) throws {
         // One that is idle if there is: what is made long after it was issued meets devices that are others by then.
         let first = random.below(plan.vcpus)
         let vcpus = (0..<plan.vcpus).map { ($0 + first) % plan.vcpus }
