@@ -99,8 +99,7 @@ static enum kvm_user_course kvm_user_forward(struct kvm_vcpu *vcpu,
 	bool readable;
 
 	spin_lock(&dev->queue.lock);
-	if (dev->ring.active && kvm_user_ring_answered(dev))
-		kvm_user_ring_drain(dev);
+	kvm_user_ring_look(dev);
 	course = kvm_user_queue_up(dev, request, may_leave);
 	if (course == KVM_USER_LOST)
 		dev->counters[store ? KVM_USER_DROPPED : KVM_USER_ALL_ONES]++;
@@ -132,8 +131,7 @@ static int kvm_user_await_stores(struct kvm_vcpu *vcpu,
 	bool lost = false, done;
 
 	spin_lock(&dev->queue.lock);
-	if (dev->ring.active && kvm_user_ring_answered(dev))
-		kvm_user_ring_drain(dev);
+	kvm_user_ring_look(dev);
 	done = kvm_user_score_stores_done(score);
 	if (!done && dev->stalled) {
 		lost = true;

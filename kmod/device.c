@@ -129,7 +129,7 @@ static void kvm_user_destroy(struct kvm_device *kvm_dev)
 	spin_lock(&dev->queue.lock);
 	WRITE_ONCE(dev->dead, true);
 	/* No reply can come from here on: all that is pending may be read. */
-	dev->queue.sent_limit = U32_MAX;
+	WRITE_ONCE(dev->queue.sent_limit, U32_MAX);
 	spin_unlock(&dev->queue.lock);
 	kvm_user_wake_all(dev);
 

@@ -141,7 +141,6 @@ void kvm_user_wake_all(struct kvm_user_device *dev);
 bool kvm_user_hold_back(struct kvm_user_device *dev);
 int kvm_user_coalesce(struct kvm_user_device *dev, u64 ns, u32 stores);
 void kvm_user_wake_reset(struct kvm_user_device *dev);
-bool kvm_user_ready(const struct kvm_user_device *dev);
 
 /* spin.c */
 bool kvm_user_spin(struct kvm_user_device *dev, const struct kvm_user_access *access);
@@ -165,5 +164,34 @@ void kvm_user_debugfs_init(void);
 void kvm_user_debugfs_exit(void);
 void kvm_user_debugfs_add(struct kvm_user_device *dev);
 void kvm_user_debugfs_remove(struct kvm_user_device *dev);
+
+/**
+ * kvm_user_ready - are there requests for a thread that waits?
+ * @dev: the device; without queue.lock the answer is a guess
+ *
+ * Return: whether one can be given now, or was given in the ring and not taken.
+ */
+static inline bool kvm_user_ready(const struct kvm_user_device *dev)
+{
+	/* What is pending gets there under the lock.  After the VM's end nothing does. */
+	if (READ_ONCE(dev->ring.active)) {
+		if (kvm_user_ring_unread(dev))
+			return true;
+		if (!READ_ONCE(dev->dead))
+			return false;
+	}
+	return kvm_user_queue_readable(&dev->queue);
+}
+
+/**
+ * kvm_user_ring_look - look at the replies in the ring, if there are any
+ * @dev: the device, with queue.lock held
+ */
+static inline void kvm_user_ring_look(struct kvm_user_device *dev)
+{
+	/* The first half spares a call where there is no ring. */
+	if (dev->ring.active && kvm_user_ring_answered(dev))
+		kvm_user_ring_drain(dev);
+}
 
 #endif /* KVM_USER_DEVICE_H */

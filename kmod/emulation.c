@@ -23,7 +23,7 @@ static void kvm_user_alive(struct kvm_user_device *dev)
 	if (!READ_ONCE(dev->stalled))
 		return;
 	spin_lock(&dev->queue.lock);
-	dev->stalled = false;
+	WRITE_ONCE(dev->stalled, false);
 	spin_unlock(&dev->queue.lock);
 }
 
@@ -161,7 +161,7 @@ static int kvm_user_deliver_batch(struct kvm_user_device *dev, struct iov_iter *
 	/* Once there is a ring nothing is taken here, or it would come out of order. */
 	in_ring = dev->ring.active && !dev->dead;
 	if (!in_ring) {
-		dev->stalled = false;
+		WRITE_ONCE(dev->stalled, false);
 		taken = kvm_user_queue_take(&dev->queue, dev->batch, room);
 	}
 	spin_unlock(&dev->queue.lock);
@@ -345,7 +345,27 @@ static int kvm_user_exchange_all(struct kvm_user_device *dev,
 	return ret ?: -ENODEV;
 }
 
-/* The two counts, which lie side by side. */
+/* The arguments; that the counts can be told is found out before anything is done. */
+static bool kvm_user_get_exchange(struct kvm_dev_user_exchange *args,
+				  struct kvm_dev_user_exchange __user *user)
+{
+	if (should_fail_usercopy() || !user_access_begin(user, sizeof(*user)))
+		return false;
+	unsafe_get_user(args->replies, &user->replies, fault);
+	unsafe_get_user(args->requests, &user->requests, fault);
+	unsafe_get_user(args->nr_replies, &user->nr_replies, fault);
+	unsafe_get_user(args->nr_requests, &user->nr_requests, fault);
+	unsafe_get_user(args->flags, &user->flags, fault);
+	unsafe_get_user(args->pad, &user->pad, fault);
+	unsafe_put_user(args->nr_replies, &user->nr_replies, fault);
+	unsafe_put_user(args->nr_requests, &user->nr_requests, fault);
+	user_access_end();
+	return true;
+fault:
+	user_access_end();
+	return false;
+}
+
 static bool kvm_user_put_counts(const struct kvm_dev_user_exchange *args,
 				struct kvm_dev_user_exchange __user *user)
 {
@@ -366,13 +386,10 @@ static int kvm_user_exchange(struct file *file, struct kvm_dev_user_exchange __u
 	bool wait;
 	int ret;
 
-	if (copy_from_user(&args, user, sizeof(args)))
+	if (!kvm_user_get_exchange(&args, user))
 		return -EFAULT;
 	if (args.pad || args.flags & ~KVM_USER_EXCHANGE_WAIT)
 		return -EINVAL;
-	/* The counts must get there: find out before anything is done. */
-	if (!kvm_user_put_counts(&args, user))
-		return -EFAULT;
 
 	kvm_user_alive(file->private_data);
 	wait = args.flags & KVM_USER_EXCHANGE_WAIT && !(file->f_flags & O_NONBLOCK);
@@ -471,7 +488,7 @@ static __poll_t kvm_user_poll(struct file *file, poll_table *wait)
 
 	spin_lock(&dev->queue.lock);
 	if (dev->queue.nr_sent < dev->queue.sent_limit)
-		dev->stalled = false;
+		WRITE_ONCE(dev->stalled, false);
 	if (kvm_user_ready(dev))
 		events |= EPOLLIN | EPOLLRDNORM;
 	if (dev->dead)
@@ -518,7 +535,7 @@ static void kvm_user_close(struct kvm_user_device *dev)
 
 	spin_lock(&dev->queue.lock);
 	dev->open = false;
-	dev->stalled = false;
+	WRITE_ONCE(dev->stalled, false);
 	on_close = dev->on_close;
 	if (on_close == KVM_USER_ON_CLOSE_HOLD)
 		redelivered = kvm_user_queue_redeliver(&dev->queue);
@@ -578,7 +595,7 @@ int kvm_user_emulation_fd(struct kvm_user_device *dev, u32 flags)
 	busy = dev->open;
 	if (!busy) {
 		dev->open = true;
-		dev->stalled = false;
+		WRITE_ONCE(dev->stalled, false);
 	}
 	spin_unlock(&dev->queue.lock);
 	if (busy) {

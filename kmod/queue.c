@@ -95,7 +95,7 @@ static void kvm_user_queue_detach(struct kvm_user_queue *queue,
 	case KVM_USER_SENT:
 	case KVM_USER_RETIRED:
 		hlist_del(&entry->hash);
-		queue->nr_sent--;
+		WRITE_ONCE(queue->nr_sent, queue->nr_sent - 1);
 		break;
 	default:
 		break;
@@ -193,19 +193,6 @@ struct kvm_user_entry *kvm_user_queue_admit(struct kvm_user_queue *queue)
 }
 
 /**
- * kvm_user_queue_readable - is there a request that may be sent now?
- * @queue: the device's queue; without its lock the answer is a guess
- *
- * Return: false while nothing is pending, and while the emulation process owes
- * @sent_limit replies.
- */
-bool kvm_user_queue_readable(const struct kvm_user_queue *queue)
-{
-	return !list_empty(&queue->pending) &&
-	       READ_ONCE(queue->nr_sent) < READ_ONCE(queue->sent_limit);
-}
-
-/**
  * kvm_user_queue_take - send pending requests, oldest first
  * @queue: the device's queue
  * @requests: where to put them
@@ -226,7 +213,7 @@ u32 kvm_user_queue_take(struct kvm_user_queue *queue,
 		kvm_user_queue_detach(queue, entry);
 		entry->state = KVM_USER_SENT;
 		entry->order = ++queue->last_order;
-		queue->nr_sent++;
+		WRITE_ONCE(queue->nr_sent, queue->nr_sent + 1);
 		list_add_tail(&entry->node, &queue->sent);
 		hlist_add_head(&entry->hash,
 			       kvm_user_queue_bucket(queue, entry->request.seq));

@@ -57,7 +57,6 @@ struct kvm_user_entry *
 kvm_user_queue_add(struct kvm_user_queue *queue,
 		   const struct kvm_user_request *request);
 struct kvm_user_entry *kvm_user_queue_admit(struct kvm_user_queue *queue);
-bool kvm_user_queue_readable(const struct kvm_user_queue *queue);
 u32 kvm_user_queue_take(struct kvm_user_queue *queue,
 			struct kvm_user_request *requests, u32 count);
 void kvm_user_queue_put_back(struct kvm_user_queue *queue,
@@ -70,5 +69,18 @@ void kvm_user_queue_retire(struct kvm_user_queue *queue,
 			   struct kvm_user_entry *entry);
 u32 kvm_user_queue_redeliver(struct kvm_user_queue *queue);
 struct kvm_user_entry *kvm_user_queue_any(struct kvm_user_queue *queue);
+
+/**
+ * kvm_user_queue_readable - is there a request that may be sent now?
+ * @queue: the device's queue; without its lock the answer is a guess
+ *
+ * Return: false while nothing is pending, and while the emulation process owes
+ * @sent_limit replies.
+ */
+static inline bool kvm_user_queue_readable(const struct kvm_user_queue *queue)
+{
+	return !list_empty(&queue->pending) &&
+	       READ_ONCE(queue->nr_sent) < READ_ONCE(queue->sent_limit);
+}
 
 #endif /* KVM_USER_QUEUE_H */

@@ -24,7 +24,7 @@ void kvm_user_ring_init(struct kvm_user_device *dev)
 
 static u32 kvm_user_ring_entries(const struct kvm_user_device *dev)
 {
-	/* No more are sent and not replied to: what is not read is not overwritten. */
+	/* No more are sent and not replied to: what nothing later was replied to stays. */
 	return roundup_pow_of_two(dev->queue.depth);
 }
 
@@ -162,7 +162,7 @@ static bool kvm_user_ring_drain_batch(struct kvm_user_device *dev)
 	if (!count)
 		return false;
 	/* The process does something: it does not hang (B3). */
-	dev->stalled = false;
+	WRITE_ONCE(dev->stalled, false);
 	if (count > ring->mask + 1) {
 		/* More than there is room for: none of it can be meant. */
 		WRITE_ONCE(ring->reply_tail, ring->reply_tail + count);
@@ -320,6 +320,8 @@ int kvm_user_ring_make(struct kvm_user_device *dev, const struct kvm_dev_user_ri
 	WRITE_ONCE(ring->reply_tail, 0);
 	ring->refused = 0;
 	ring->need_enter = false;
+	/* Who polls in memory would never be given anything to reply to (B3). */
+	WRITE_ONCE(dev->stalled, false);
 	/* pairs with the acquire in kvm_user_ring_memory() */
 	smp_store_release(&ring->active, true);
 	/* pairs with the one in kvm_user_ring_sleep(): it sees this, or is counted below */

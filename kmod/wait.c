@@ -5,6 +5,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/jiffies.h>
 #include <linux/ratelimit.h>
 
 #include "device.h"
@@ -32,8 +33,8 @@ static void kvm_user_time_out(struct kvm_user_device *dev, u32 cpu,
 {
 	dev->counters[KVM_USER_TIMEOUTS]++;
 	/* A thread that waits in read, and may be sent something, is alive. */
-	dev->stalled = !atomic_read(&dev->nr_readers) ||
-		       dev->queue.nr_sent >= dev->queue.sent_limit;
+	WRITE_ONCE(dev->stalled, !atomic_read(&dev->nr_readers) ||
+				 dev->queue.nr_sent >= dev->queue.sent_limit);
 	kvm_user_give_up(dev, cpu, access, -ETIME);
 }
 
@@ -93,6 +94,21 @@ static unsigned int kvm_user_sleep_state(const struct kvm_vcpu *vcpu,
 	return TASK_KILLABLE;
 }
 
+/*
+ * Whether it has come already, or does as the process that was woken takes this CPU:
+ * that spares the sleep.  Such a wait is measured in ticks.
+ */
+static bool kvm_user_has_come(struct kvm_user_access *access)
+{
+	unsigned long start = jiffies;
+
+	if (cond_resched() && jiffies != start)
+		WRITE_ONCE(access->longest,
+			   max(access->longest, jiffies_to_nsecs(jiffies - start)));
+	/* pairs with the release in kvm_user_access_finish() */
+	return smp_load_acquire(&access->wait_for) == KVM_USER_NOTHING;
+}
+
 /* As kvm_user_access_sleep(), but awake for a while, and minding the ring. */
 static int kvm_user_sleep(struct kvm_user_device *dev, struct kvm_user_access *access,
 			  unsigned int state)
@@ -100,7 +116,7 @@ static int kvm_user_sleep(struct kvm_user_device *dev, struct kvm_user_access *a
 	u64 begin;
 	int ret;
 
-	if (kvm_user_spin(dev, access))
+	if (kvm_user_has_come(access) || kvm_user_spin(dev, access))
 		return 0;
 	begin = kvm_user_spin_begin();
 	kvm_user_ring_sleep(dev);
@@ -144,7 +160,8 @@ int kvm_user_wait(struct kvm_vcpu *vcpu, const struct kvm_user_target *target, i
 
 	if (ret) {
 		spin_lock(&dev->queue.lock);
-		/* It may have come since. */
+		/* It may have come since, or lie in the ring: nobody enters for who is awake. */
+		kvm_user_ring_look(dev);
 		if (access->wait_for == KVM_USER_NOTHING)
 			ret = 0;
 		else
@@ -187,7 +204,7 @@ static int kvm_user_end_resume(struct kvm_user_device *dev, u32 cpu, int ret)
 
 	lockdep_assert_held(&dev->queue.lock);
 
-	score->resuming = false;
+	WRITE_ONCE(score->resuming, false);
 	/* The vCPU was run meanwhile. */
 	if (!score->is_parked)
 		return -ENOENT;
@@ -231,7 +248,7 @@ int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u6
 	else if (score->parked.wait_for != KVM_USER_NOTHING && kvm_user_exit_wanted(vcpu))
 		ret = -EINTR;
 	else
-		score->resuming = true;
+		WRITE_ONCE(score->resuming, true);
 	/* A process that hangs has cost its one time limit (B3). */
 	if (!ret && dev->stalled && score->parked.wait_for != KVM_USER_NOTHING)
 		kvm_user_give_up(dev, cpu, &score->parked, -ETIME);
@@ -242,6 +259,7 @@ int kvm_user_resume(struct kvm_user_device *dev, const struct kvm_vcpu *vcpu, u6
 	ret = kvm_user_sleep(dev, &score->parked, TASK_INTERRUPTIBLE);
 
 	spin_lock(&dev->queue.lock);
+	kvm_user_ring_look(dev);
 	ret = kvm_user_end_resume(dev, cpu, ret);
 	*data = score->parked.data;
 	spin_unlock(&dev->queue.lock);

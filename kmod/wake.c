@@ -19,20 +19,6 @@ void kvm_user_wake_reader(struct kvm_user_device *dev)
 		wake_up_interruptible_poll(&dev->readable, EPOLLIN | EPOLLRDNORM);
 }
 
-/**
- * kvm_user_ready - are there requests for a thread that waits?
- * @dev: the device; without queue.lock the answer is a guess
- *
- * Return: whether one can be given now, or was given in the ring and not taken.
- */
-bool kvm_user_ready(const struct kvm_user_device *dev)
-{
-	/* After the VM's end, the ring is not filled any more. */
-	if (READ_ONCE(dev->ring.active) && kvm_user_ring_unread(dev))
-		return true;
-	return kvm_user_queue_readable(&dev->queue);
-}
-
 static enum hrtimer_restart kvm_user_coalesce_expired(struct hrtimer *timer)
 {
 	struct kvm_user_device *dev =

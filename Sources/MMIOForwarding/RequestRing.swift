@@ -133,8 +133,8 @@ public import SystemPackage
     /// Replies that the kernel did not take: to a request that it had given up, or to none.
     public var refusedReplies: UInt32 { word(Place.refused).load() }
 
-    /// Stores replies and publishes them; gives how many there was room for.
-    private mutating func put(_ replies: Span<ForwardedReply>) -> Int {
+    /// Stores replies and publishes them, without telling a kernel that does not look; gives how many there was room for.
+    mutating func put(_ replies: Span<ForwardedReply>) -> Int {
         let used = replyHead &- word(Place.replyTail).load()
         let room = used <= layout.mask ? Int(layout.mask &+ 1 &- used) : 0
         let count = min(room, replies.count)

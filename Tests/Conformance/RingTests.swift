@@ -152,6 +152,32 @@ struct RingTests {
         }
     }
 
+    @Test("B3: making a ring is a sign of life: what is accessed after a time limit has passed is given in it")
+    func madeAfterStall() throws {
+        try ForwardedGuest.run(timeout: .milliseconds(500)) { guest in
+            let emulation = try guest.control.makeEmulationDescriptor()
+            #expect(try guest.perform(.deviceLoad()) == 0xffff_ffff)
+            var ring = try RequestRing(emulation)
+            let ticket = try guest.begin(.deviceLoad())
+            try ring.reply(try ring.take(exactly: 1)[0], 0x62)
+            #expect(try guest.finish(ticket) == 0x62)
+        }
+    }
+
+    @Test("B3: a reply that lies in the ring by the time limit is taken, though nobody entered the kernel for it")
+    func repliedByTheLimit() throws {
+        try withRing(timeout: .milliseconds(500)) { guest, ring in
+            let ticket = try guest.begin(.deviceLoad())
+            let request = try ring.take(exactly: 1)[0]
+            // The vCPU is asleep by now, and does not look until it wakes.
+            try guest.expectWaiting(ticket)
+            let replies = [request.reply(0x63)]
+            #expect(ring.put(replies.span) == 1)
+            #expect(try guest.finish(ticket) == 0x63)
+            #expect(try DebugCounters.ofNewestDevice()["timeouts"] == 0)
+        }
+    }
+
     @Test("B4: a parked load is answered by way of the ring, and requested once")
     func parked() throws {
         let hold = SignalHold()

@@ -351,6 +351,10 @@ struct kvm_dev_user_coalesce {
  * replies at @replies_offset; &struct kvm_dev_user_ring tells these three.  Who
  * counts stores the entry first, then the count, as a release; who reads
  * the count does so as an acquire.
+ *
+ * Request n's place is request n + @entries's as soon as fewer than queue_depth are
+ * owed a reply, whatever @request_tail says: copy a request out before you reply to
+ * a later one.  No request that nothing later was replied to is ever written over.
  */
 struct kvm_user_ring {
 	__u32 request_head;
