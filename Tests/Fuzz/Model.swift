@@ -122,6 +122,7 @@ final class Model {
     private func loaded(_ piece: Piece, _ value: UInt64) throws(Discrepancy) {
         let device = devices[piece.device]
         let allOnes = value == piece.mask
+        if allOnes && device.mayLose(piece, now) { passOnExit(piece) }
         if let given = piece.given {
             try demand(value == given & piece.mask, "\(piece) gave \(hex(value)), and the VMM \(hex(given))")
             device.counters.abandoned += 1
@@ -139,6 +140,16 @@ final class Model {
         let why = piece.reply.map { "the reply was \(hex($0))" } ?? "nobody has replied"
         try demand(allOnes && device.mayLose(piece, now), "\(piece) gave \(hex(value)); \(why)")
         device.counters.lostLoads += 1
+    }
+
+    /// A load was lost before its request was read, and not it, but one like it went to the VMM.
+    private func passOnExit(_ piece: Piece) {
+        guard let given = piece.given, given & piece.mask != piece.mask else { return }
+        let later = vcpus[piece.vcpu].pieces.first {
+            $0.access > piece.access && $0.fragment == piece.fragment && $0.given == nil && $0.sequence == nil
+        }
+        guard let later else { return }
+        (piece.given, later.given) = (nil, given)
     }
 
     /// O3, O4: a load that the device answered comes after the replies to all older stores of its vCPU.
