@@ -25,8 +25,13 @@ struct FuzzTests {
     }
 
     @Test(
-        "O1, O2, O3: the model notices a lost store, a doubled one, two that changed places, a wrong value, a lost reply",
-        arguments: ["lostStore", "doubledStore", "swappedOrder", "wrongValue", "lostReply"])
+        """
+        O1, O2, O3: the model notices a lost store, a doubled one, two that changed places, a wrong value, a lost reply, \
+        and in the ring a lost reply and a wrong count
+        """,
+        arguments: [
+            "lostStore", "doubledStore", "swappedOrder", "wrongValue", "lostReply", "lostRingReply", "wrongRingCount",
+        ])
     func planted(fault: String) throws {
         let result = try run(["one", "--seed", "1", "--length", "60", "--tampering", fault], within: .seconds(200))
         #expect(result.status == 1, "\(result.text)")
