@@ -31,10 +31,12 @@ static void kvm_user_give_up(struct kvm_user_device *dev, u32 cpu,
 static void kvm_user_time_out(struct kvm_user_device *dev, u32 cpu,
 			      struct kvm_user_access *access)
 {
-	dev->counters[KVM_USER_TIMEOUTS]++;
 	/* A thread that waits in read, and may be sent something, is alive. */
-	WRITE_ONCE(dev->stalled, !atomic_read(&dev->nr_readers) ||
-				 dev->queue.nr_sent >= dev->queue.sent_limit);
+	bool alive = atomic_read(&dev->nr_readers) &&
+		     dev->queue.nr_sent < dev->queue.sent_limit;
+
+	dev->counters[KVM_USER_TIMEOUTS]++;
+	WRITE_ONCE(dev->stalled, !alive);
 	kvm_user_give_up(dev, cpu, access, -ETIME);
 }
 
@@ -102,7 +104,7 @@ static bool kvm_user_has_come(struct kvm_user_access *access)
 {
 	unsigned long start = jiffies;
 
-	if (cond_resched() && jiffies != start)
+	if (cond_resched() && time_after(jiffies, start))
 		WRITE_ONCE(access->longest,
 			   max(access->longest, jiffies_to_nsecs(jiffies - start)));
 	/* pairs with the release in kvm_user_access_finish() */
