@@ -220,7 +220,7 @@ static bool matches(struct subject *subject, const struct model_list *list, bool
 		reply.cpu++;
 		reply.offset++;
 		reply.data++;
-		reply.flags = KVM_USER_REQUEST_FLAGS;
+		reply.flags = KVM_USER_REPLY_FLAGS;
 		if (!entry || kvm_user_queue_match(queue, &reply) != (sent ? entry : NULL))
 			return false;
 		reply.len ^= 1;
