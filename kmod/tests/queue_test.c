@@ -21,7 +21,6 @@
 struct model_request {
 	u64 seq;
 	u16 type;
-	bool retired;
 	bool redelivered;
 };
 
@@ -31,7 +30,7 @@ struct model_list {
 };
 
 struct model {
-	struct model_list waiting, pending, sent;
+	struct model_list waiting, pending, sent, retired;
 	u64 batch[MOST_DEPTH];	/* of a take whose reader may put some of it back */
 	u32 batched;
 	bool reading;
@@ -93,7 +92,7 @@ static u32 model_count(const struct model_list *list, u16 type)
 	u32 i, count = 0;
 
 	for (i = 0; i < list->length; i++)
-		count += list->at[i].type == type && !list->at[i].retired;
+		count += list->at[i].type == type;
 	return count;
 }
 
@@ -122,7 +121,13 @@ static bool waits(struct model *model, u32 index)
 	struct model_list *list = list_of(model, &index);
 
 	return list == &model->waiting ||
-	       (list->at[index].type == KVM_USER_LOAD && !list->at[index].retired);
+	       list->at[index].type == KVM_USER_LOAD;
+}
+
+/* What the process owes replies to. */
+static u32 model_owed(const struct model *model)
+{
+	return model->sent.length + model->retired.length;
 }
 
 static bool model_full(const struct subject *subject)
@@ -133,7 +138,7 @@ static bool model_full(const struct subject *subject)
 
 static bool model_readable(const struct subject *subject)
 {
-	return subject->model.pending.length && subject->model.sent.length < subject->depth;
+	return subject->model.pending.length && model_owed(&subject->model) < subject->depth;
 }
 
 static struct kvm_user_request the_request(u64 seq, u16 type)
@@ -173,7 +178,20 @@ static struct kvm_user_entry *entry_of(struct subject *subject, u64 seq)
 	return NULL;
 }
 
-/* Whether @head holds what @list does; retired requests are among the sent. */
+static bool in_order_sent(const struct list_head *head)
+{
+	struct kvm_user_entry *entry;
+	u64 last = 0;
+
+	list_for_each_entry(entry, head, node) {
+		if (entry->order <= last)
+			return false;
+		last = entry->order;
+	}
+	return true;
+}
+
+/* Whether @head holds what @list does. */
 static bool same_list(const struct list_head *head, const struct model_list *list,
 		      enum kvm_user_state state)
 {
@@ -184,7 +202,7 @@ static bool same_list(const struct list_head *head, const struct model_list *lis
 		const struct model_request *model = &list->at[i];
 
 		if (i++ == list->length || !same_request(&entry->request, model) ||
-		    entry->state != (model->retired ? KVM_USER_RETIRED : state))
+		    entry->state != state)
 			return false;
 	}
 	return i == list->length;
@@ -201,7 +219,7 @@ static bool all_free(struct subject *subject)
 		if (entry->state != KVM_USER_FREE)
 			return false;
 	}
-	return count + model->waiting.length + model->pending.length + model->sent.length ==
+	return count + model->waiting.length + model->pending.length + model_owed(model) ==
 	       2 * subject->depth + 2 * subject->nr_vcpus;
 }
 
@@ -256,9 +274,13 @@ static const char *check(struct subject *subject)
 		return "what is pending is as in the model";
 	if (!same_list(&queue->sent, &model->sent, KVM_USER_SENT))
 		return "what is sent is as in the model";
+	if (!same_list(&queue->retired, &model->retired, KVM_USER_RETIRED))
+		return "what is retired is as in the model";
+	if (!in_order_sent(&queue->sent))
+		return "each that was sent knows which were before it";
 	if (!all_free(subject))
 		return "all else is free";
-	if (queue->posted != posted || queue->nr_sent != model->sent.length)
+	if (queue->posted != posted || queue->nr_sent != model_owed(model))
 		return "the counts are right";
 	if (queue->nr_sent > queue->depth)
 		return "F3: no more than depth are sent";
@@ -269,6 +291,7 @@ static const char *check(struct subject *subject)
 	if (kvm_user_queue_readable(queue) != model_readable(subject))
 		return "readable says whether take gives something";
 	if (!matches(subject, &model->sent, true) ||
+	    !matches(subject, &model->retired, true) ||
 	    !matches(subject, &model->pending, false) ||
 	    !matches(subject, &model->waiting, false) ||
 	    kvm_user_queue_match(queue, &none))
@@ -282,7 +305,7 @@ enum operation {
 	ADMIT,
 	TAKE,		/* argument: how many */
 	PUT_BACK,	/* argument: how many, of the end */
-	REPLY,		/* argument: to which of the sent */
+	REPLY,		/* argument: to which of the sent, then the retired */
 	RETIRE,		/* argument: which of the waiting, pending, sent */
 	ABORT,
 	REDELIVER,
@@ -316,8 +339,8 @@ static bool may(const struct subject *subject, enum operation operation, u32 arg
 		*more = argument < model->batched;
 		return model->reading && argument <= model->batched;
 	case REPLY:
-		*more = argument + 1 < model->sent.length;
-		return argument < model->sent.length;
+		*more = argument + 1 < model_owed(model);
+		return argument < model_owed(model);
 	case RETIRE:
 		*more = argument + 1 < requests;
 		return argument < requests && waits((struct model *)model, argument);
@@ -395,13 +418,14 @@ static const char *do_put_back(struct subject *subject, u32 count)
 
 	for (i = model->batched; i-- > first;) {
 		u32 index = model_index(&model->sent, model->batch[i]);
-		struct model_request request;
 
-		if (index == model->sent.length)
+		if (index < model->sent.length) {
+			model_push_first(&model->pending, model_remove(&model->sent, index));
 			continue;
-		request = model_remove(&model->sent, index);
-		if (!request.retired)
-			model_push_first(&model->pending, request);
+		}
+		index = model_index(&model->retired, model->batch[i]);
+		if (index < model->retired.length)
+			model_remove(&model->retired, index);
 	}
 	model->batched = 0;
 	model->reading = false;
@@ -410,7 +434,10 @@ static const char *do_put_back(struct subject *subject, u32 count)
 
 static const char *do_reply(struct subject *subject, u32 index)
 {
-	struct model_request request = model_remove(&subject->model.sent, index);
+	struct model *model = &subject->model;
+	struct model_request request = index < model->sent.length ?
+		model_remove(&model->sent, index) :
+		model_remove(&model->retired, index - model->sent.length);
 
 	kvm_user_queue_done(&subject->queue, entry_of(subject, request.seq));
 	return NULL;
@@ -420,12 +447,12 @@ static const char *do_retire(struct subject *subject, u32 index)
 {
 	struct model *model = &subject->model;
 	struct model_list *list = list_of(model, &index);
+	struct model_request request;
 
 	kvm_user_queue_retire(&subject->queue, entry_of(subject, list->at[index].seq));
+	request = model_remove(list, index);
 	if (list == &model->sent)
-		list->at[index].retired = true;
-	else
-		model_remove(list, index);
+		model_push(&model->retired, request);
 	return NULL;
 }
 
@@ -440,6 +467,8 @@ static const char *do_abort(struct subject *subject)
 		list = &model->pending;
 	if (!list->length)
 		list = &model->waiting;
+	if (!list->length)
+		list = &model->retired;
 	if (list->length)
 		expected = entry_of(subject, model_remove(list, 0).seq);
 	if (entry != expected)
@@ -457,12 +486,11 @@ static const char *do_redeliver(struct subject *subject)
 	while (model->sent.length) {
 		struct model_request request = model_remove(&model->sent, model->sent.length - 1);
 
-		if (request.retired)
-			continue;
 		request.redelivered = true;
 		model_push_first(&model->pending, request);
 		expected++;
 	}
+	model->retired.length = 0;
 	return count == expected ? NULL : "F1: redeliver counts what will be sent again";
 }
 
@@ -510,14 +538,15 @@ static u64 key_of(const struct model *model)
 	for (i = 0; i < model->pending.length; i++)
 		push_bits(&key, model->pending.at[i].type, 1);
 	push_bits(&key, model->sent.length, 2);
-	for (i = 0; i < model->sent.length; i++) {
+	for (i = 0; i < model->sent.length; i++)
 		push_bits(&key, model->sent.at[i].type, 1);
-		push_bits(&key, model->sent.at[i].retired, 1);
-	}
+	push_bits(&key, model->retired.length, 2);
 	push_bits(&key, model->reading, 1);
 	push_bits(&key, model->batched, 2);
-	for (i = 0; i < model->batched; i++)
+	for (i = 0; i < model->batched; i++) {
 		push_bits(&key, model_index(&model->sent, model->batch[i]), 2);
+		push_bits(&key, model_index(&model->retired, model->batch[i]), 2);
+	}
 	return key;
 }
 
