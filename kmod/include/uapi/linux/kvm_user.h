@@ -466,7 +466,8 @@ struct kvm_dev_user_shadow_ctrl {
 /**
  * define KVM_DEV_USER_TIMEOUT - how long an access may wait
  *
- * Takes a __u64: nanoseconds to wait for a reply or for space, 0 for no limit.
+ * Takes a __u64: nanoseconds to wait for a reply or for space, 0 for no limit.  Up to
+ * two of the kernel's clock ticks are added.
  */
 #define KVM_DEV_USER_TIMEOUT		_IOW(KVMIO, 0xf3, __u64)
 
@@ -527,9 +528,9 @@ struct kvm_dev_user_shadow_ctrl {
 /**
  * define KVM_DEV_USER_SHADOW_SIZE - make the shadow image
  *
- * Takes a __u64: bytes, a multiple of the page size; the image is zeroed.  EBUSY
- * if there is one with a map that is not empty, or mapped somewhere.  E2BIG: more
- * than &kvm_dev_user_info.max_shadow_size.
+ * Takes a __u64: bytes, a multiple of the page size, not 0 (EINVAL); the image is
+ * zeroed.  EBUSY if there is one with a map that is not empty, or mapped somewhere.
+ * E2BIG: more than &kvm_dev_user_info.max_shadow_size.
  */
 #define KVM_DEV_USER_SHADOW_SIZE	_IOW(KVMIO, 0xf9, __u64)
 
@@ -558,12 +559,13 @@ struct kvm_dev_user_shadow_ctrl {
  * define KVM_DEV_USER_RING - have requests and replies in shared memory
  *
  * Fills in a &struct kvm_dev_user_ring.  Until the last close, requests are then
- * given in a &struct kvm_user_ring, as soon as they are queued, and read(2) and
- * KVM_DEV_USER_EXCHANGE are EBUSY; replies are taken from there, and by write(2).  The
- * kernel looks at replies when a vCPU accesses the device or waits awake; while
- * KVM_USER_RING_NEED_ENTER is set that is not enough, and KVM_DEV_USER_RING_ENTER is needed:
- * it has to be looked at, after a full barrier, when replies were given.  EBUSY: there
- * is a ring.
+ * given in a &struct kvm_user_ring, as soon as they are queued, and read(2) is EBUSY;
+ * replies are taken from there, by write(2) and by KVM_DEV_USER_EXCHANGE, which gives
+ * no requests, and is EBUSY without replies.  The kernel looks at replies when a vCPU
+ * accesses the device or waits awake; while KVM_USER_RING_NEED_ENTER is set that is
+ * not enough, and KVM_DEV_USER_RING_ENTER is needed: it has to be looked at, after a
+ * full barrier, when replies were given.  EBUSY: there is a ring.  ENOMEM, ENFILE;
+ * EINTR: a fatal signal.
  */
 #define KVM_DEV_USER_RING		_IOR(KVMIO, 0xfc, struct kvm_dev_user_ring)
 
@@ -572,7 +574,8 @@ struct kvm_dev_user_shadow_ctrl {
  *
  * Takes a &struct kvm_dev_user_ring_enter.  With KVM_USER_RING_ENTER_WAIT, and if the
  * descriptor is not non-blocking, it returns when request_head is not what the
- * process has in request_tail.  EINVAL: there is no ring.  EINTR: a signal.
+ * process has in request_tail, or the VM is gone, which only those counts and the next
+ * call tell.  EINVAL: there is no ring, or an unknown flag.  EINTR: a signal.
  */
 #define KVM_DEV_USER_RING_ENTER		_IOW(KVMIO, 0xfd, struct kvm_dev_user_ring_enter)
 
