@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import DeviceEmulation
+import Glibc
 import LinuxSystem
 import MMIOForwarding
 
@@ -24,9 +25,14 @@ struct Doorbell: MMIODevice {
     }
 }
 
+var advice = "; a VMM has to listen at /tmp/doorbell.sock"
 do {
-    let handover = try Handover(receivingFrom: try UnixSocket(connectingTo: "/tmp/doorbell.sock"))
+    let socket = try UnixSocket(connectingTo: "/tmp/doorbell.sock")
+    advice = ""
+    let handover = try Handover(receivingFrom: socket)
     try DeviceServer(Doorbell(), on: handover.emulation).run()
 } catch {
-    print("no doorbell: \(error); a VMM has to listen at /tmp/doorbell.sock")
+    let text = "no doorbell: \(error)\(advice)\n"
+    write(STDERR_FILENO, text, text.utf8.count)
+    exit(1)
 }
