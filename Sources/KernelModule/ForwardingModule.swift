@@ -14,7 +14,11 @@ public struct ForwardingModule: Sendable {
 
     /// The module on the machine that this runs on.
     public init() {
-        tree = .running
+        self.init(in: .running)
+    }
+
+    init(in tree: SystemTree) {
+        self.tree = tree
     }
 
     /// Its state now.
@@ -55,14 +59,19 @@ public struct ForwardingModule: Sendable {
     }
 
     /// The file that a build left in a checkout: `.build/kmod/NAME/kvm_user.ko`, the name being the running
-    /// kernel's ``KernelRelease/buildName``.
+    /// kernel's ``KernelRelease/buildName``, or `kmod/kvm_user.ko`, where `make -C kmod` puts it.
+    ///
+    /// The first that was built for the running kernel; else the one of the series, for which it is named.
     ///
     /// - Parameter checkout: the project's folder.
     /// - Returns: nil if there is none.
     public func builtFile(in checkout: FilePath) -> FilePath? {
         guard let release = KernelRelease(of: tree) else { return nil }
-        let path = checkout.appending(".build/kmod/\(release.buildName)/\(Self.name).ko")
-        return SystemTree(root: path).exists("") ? path : nil
+        let ofSeries = checkout.appending(".build/kmod/\(release.buildName)/\(Self.name).ko")
+        let fitting = [ofSeries, checkout.appending("kmod/\(Self.name).ko")].first {
+            (try? ModuleFile(at: $0))?.release == release.description
+        }
+        return fitting ?? (SystemTree(root: ofSeries).exists("") ? ofSeries : nil)
     }
 
     static func deviceType(_ state: ModuleState) -> UInt32? {

@@ -46,7 +46,7 @@ struct LoadFailure {
         case .noSuchFileOrDirectory where vermagic == nil && name == ForwardingModule.name:
             (
                 "it is not installed below /lib/modules/\(runningRelease), and no file was given",
-                "build it with make -C kmod and give the file with --path, or make -C kmod modules_install"
+                "build it with make -C kmod and load it in the checkout or by --path, or make -C kmod modules_install"
             )
         case .noSuchFileOrDirectory where vermagic == nil:
             (

@@ -22,7 +22,8 @@ extension ModuleCommand {
             abstract: "Load kvm_user, after KVM's own modules.",
             discussion: """
                 Without --path, takes .build/kmod/SERIES/kvm_user.ko of the checkout (SERIES being that of the running \
-                kernel, such as 6.1), else the module installed in /lib/modules.
+                kernel, such as 6.1) or its kmod/kvm_user.ko, the first that was built for the running kernel, else \
+                the module installed in /lib/modules.
                 """)
 
         @Option(help: ArgumentHelp("The module file to load.", valueName: "file"))

@@ -2,9 +2,10 @@
 //
 // What libkmod reads from module files, good and bad.
 
-import KernelModule
 import SystemPackage
 import Testing
+
+@testable import KernelModule
 
 @Suite("Module file")
 struct ModuleFileTests {
@@ -90,5 +91,49 @@ struct ModuleFileTests {
         let error = #expect(throws: ModuleError.self) { try ForwardingModule().load(file) }
         #expect(error?.errno == .invalidArgument)
         #expect(error?.cause == "the file is the module dummy")
+    }
+}
+
+@Suite("Built module file")
+struct BuiltModuleFileTests {
+    private static let ofSeries = ".build/kmod/6.1/kvm_user.ko"
+    private static let ofMake = "kmod/kvm_user.ko"
+
+    /// Which of the files a machine with Linux 6.1.0-56-amd64 takes, each being built for a kernel.
+    private static func taken(of files: [String: String]) throws -> String? {
+        let fake = try FakeTree(["proc/sys/kernel/osrelease": "6.1.0-56-amd64\n"])
+        for (path, release) in files {
+            try fake.write(ModuleImage.bytes(["name=kvm_user", "vermagic=\(release) SMP "]), to: path)
+        }
+        guard let path = ForwardingModule(in: fake.tree).builtFile(in: fake.tree.root) else { return nil }
+        return files.keys.first { fake.tree.path($0) == path }
+    }
+
+    @Test("what make -C kmod leaves is found")
+    func plainMake() throws {
+        #expect(try Self.taken(of: [Self.ofMake: "6.1.0-56-amd64"]) == Self.ofMake)
+    }
+
+    @Test("the build for the series comes first")
+    func seriesFirst() throws {
+        let files = [Self.ofSeries: "6.1.0-56-amd64", Self.ofMake: "6.1.0-56-amd64"]
+        #expect(try Self.taken(of: files) == Self.ofSeries)
+    }
+
+    @Test("what make -C kmod left for another kernel is not taken")
+    func otherKernel() throws {
+        #expect(try Self.taken(of: [Self.ofMake: "6.12.1"]) == nil)
+    }
+
+    @Test("the build for the series is no hindrance if it is for another kernel of it")
+    func otherOfSeries() throws {
+        let files = [Self.ofSeries: "6.1.0-1-amd64", Self.ofMake: "6.1.0-56-amd64"]
+        #expect(try Self.taken(of: files) == Self.ofMake)
+    }
+
+    @Test("if none fits it is the build for the series, which the kernel will refuse")
+    func noneFits() throws {
+        let files = [Self.ofSeries: "6.1.0-1-amd64", Self.ofMake: "6.12.1"]
+        #expect(try Self.taken(of: files) == Self.ofSeries)
     }
 }
