@@ -10,15 +10,18 @@ struct ExaminedMachine {
     let tree: SystemTree
     let kvm: KVMProbe
     let searchPath: String
+    /// How this program is started.
+    let command: String
     let release: KernelRelease?
 
     /// The oldest and the newest series that the module is tested on.
     static let testedSeries = (oldest: "6.1", newest: "6.12")
 
-    init(tree: SystemTree, kvm: KVMProbe, searchPath: String) {
+    init(tree: SystemTree, kvm: KVMProbe, searchPath: String, command: String) {
         self.tree = tree
         self.kvm = kvm
         self.searchPath = searchPath
+        self.command = command
         release = KernelRelease(of: tree)
     }
 
@@ -28,7 +31,7 @@ struct ExaminedMachine {
         }
         return .missing(
             "CPU virtualisation", "neither SVM nor VT-x",
-            "enable it in the firmware or the hypervisor above; the lab (mmiofd lab run) works without")
+            "enable it in the firmware or the hypervisor above; the lab (\(command) lab run) works without")
     }
 
     var kernel: MachineCheck {
@@ -50,7 +53,7 @@ struct ExaminedMachine {
         let states = ["kvm", part].map { ModuleState(of: $0, in: tree) }
         let detail = states.map { "\($0.name) \($0.phase.rawValue)" }.joined(separator: ", ")
         if states.allSatisfy(\.isUsable) { return .ok("KVM modules", detail) }
-        return .missing("KVM modules", detail, "mmiofd module load loads them")
+        return .missing("KVM modules", detail, ifLoading("sudo \(command) module load loads them"))
     }
 
     var node: MachineCheck {
@@ -59,7 +62,7 @@ struct ExaminedMachine {
         do throws(Errno) {
             access = try NodeAccess(of: tree.path("dev/kvm"))
         } catch {
-            return .missing(name, "\(error)", "load KVM's modules; in a container, pass the node in")
+            return .missing(name, "\(error)", ifLoading("load KVM's modules; in a container, pass the node in"))
         }
         let group = access.groupName ?? String(access.group)
         let detail = "mode \(String(access.mode, radix: 8)), user \(access.user), group \(group)"
@@ -88,9 +91,12 @@ struct ExaminedMachine {
     var module: MachineCheck {
         let name = ForwardingModule.name
         let state = ModuleState(of: name, in: tree)
-        guard state.isUsable else { return .missing(name, state.phase.rawValue, "sudo mmiofd module load") }
+        guard state.isUsable else {
+            return .missing(name, state.phase.rawValue, ifLoading("sudo \(command) module load"))
+        }
         guard let type = ForwardingModule.deviceType(state) else {
-            return .missing(name, "\(state.phase.rawValue), but sysfs shows no device_type", "unload it, load this one")
+            return .missing(
+                name, "\(state.phase.rawValue), but sysfs shows no device_type", ifLoading("unload it, load this one"))
         }
         let version = state.version.map { " \($0)" } ?? ""
         return .ok(name, "\(state.phase.rawValue)\(version), device type \(type)")
@@ -101,12 +107,17 @@ struct ExaminedMachine {
         return switch kvm.device {
         case .yes: .ok(name, "KVM makes devices of the type")
         case .no(let error):
-            .missing(name, "\(error)", "another module may have the type: load with another device_type")
+            .missing(name, "\(error)", ifLoading("another module may have the type: load with another device_type"))
         case .notAsked: .missing(name, "not asked", "see above: it takes KVM and \(ForwardingModule.name)")
         }
     }
 
     // MARK: - What building and loading the module takes
+
+    /// A remedy that loads something or builds what is to be loaded, or where it says why nothing can be loaded.
+    private func ifLoading(_ remedy: String) -> String {
+        moduleSupport.verdict == .ok ? remedy : "nothing can be loaded now: see loadable modules below"
+    }
 
     var moduleSupport: MachineCheck {
         let name = "loadable modules"
@@ -155,12 +166,13 @@ struct ExaminedMachine {
         let folder = "lib/modules/\(release)/build"
         if tree.exists("\(folder)/Makefile") { return .ok("kernel headers", "/\(folder)") }
         return .note(
-            "kernel headers", "/\(folder) is not there", "to build kvm_user here: apt install linux-headers-\(release)")
+            "kernel headers", "/\(folder) is not there",
+            ifLoading("to build kvm_user here: apt install linux-headers-\(release)"))
     }
 
     func moduleFile(_ file: Result<ModuleFile, ModuleError>?) -> MachineCheck {
         let name = "kvm_user.ko"
-        let build = "make -C kmod KDIR=/lib/modules/\(release?.description ?? "$(uname -r)")/build"
+        let build = ifLoading("make -C kmod KDIR=/lib/modules/\(release?.description ?? "$(uname -r)")/build")
         return switch file {
         case nil: .note(name, "not built for this kernel", build)
         case .failure(let error)?: .note(name, error.cause, error.remedy)
@@ -191,6 +203,12 @@ struct ExaminedMachine {
             return .ok("lab: \(program)", "\(folder)/\(program)")
         }
         return .note("lab: \(program)", "not in PATH", "for the lab: make deps, which fetches \(package)")
+    }
+
+    func virtme(missing path: FilePath?) -> MachineCheck {
+        let name = "lab: virtme-ng"
+        guard let path else { return .ok(name, "in the lab's cache") }
+        return .note(name, "not at \(path)", "for the lab: make deps, which fetches it")
     }
 
     /// The EFI variable: four bytes of attributes, then 1 if secure boot is on.

@@ -20,14 +20,16 @@ public struct MachineReport: Sendable, Hashable {
     /// - Parameters:
     ///   - moduleFile: a kvm_user.ko to compare with the running kernel; nil if none is known.
     ///   - searchPath: where programs are, as in the environment's PATH.
-    public init(moduleFile: FilePath?, searchPath: String) {
+    ///   - missingVirtme: where the lab looks for its virtme-ng and it is not; nil if it is there.
+    ///   - command: how this program is started, for what to do.
+    public init(moduleFile: FilePath?, searchPath: String, missingVirtme: FilePath?, command: String) {
         let state = ModuleState(of: ForwardingModule.name)
         self.init(
             tree: .running, kvm: KVMProbe(deviceType: ForwardingModule.deviceType(state)),
             moduleFile: moduleFile.map { path in
                 Result { () throws(ModuleError) in try ModuleFile(at: path) }
             },
-            searchPath: searchPath)
+            searchPath: searchPath, missingVirtme: missingVirtme, command: command)
     }
 
     /// Looks over a machine that `tree` tells of.
@@ -37,10 +39,13 @@ public struct MachineReport: Sendable, Hashable {
     ///   - kvm: what its /dev/kvm answers.
     ///   - moduleFile: a kvm_user.ko, or why it could not be read; nil if none is known.
     ///   - searchPath: where programs are, as in the environment's PATH.
+    ///   - missingVirtme: where the lab looks for its virtme-ng and it is not; nil if it is there.
+    ///   - command: how this program is started, for what to do.
     public init(
-        tree: SystemTree, kvm: KVMProbe, moduleFile: Result<ModuleFile, ModuleError>?, searchPath: String
+        tree: SystemTree, kvm: KVMProbe, moduleFile: Result<ModuleFile, ModuleError>?, searchPath: String,
+        missingVirtme: FilePath? = nil, command: String = "mmiofd"
     ) {
-        let machine = ExaminedMachine(tree: tree, kvm: kvm, searchPath: searchPath)
+        let machine = ExaminedMachine(tree: tree, kvm: kvm, searchPath: searchPath, command: command)
         checks = [
             machine.processor, machine.kernel, machine.kvmModules, machine.node, machine.version,
             machine.virtualMachine,
@@ -48,7 +53,7 @@ public struct MachineReport: Sendable, Hashable {
             machine.moduleSupport, machine.signatures, machine.kprobes, machine.headers,
             machine.moduleFile(moduleFile), machine.memoryControl,
             machine.program("qemu-system-x86_64", package: "qemu-system-x86"),
-            machine.program("vng", package: "virtme-ng"),
+            machine.virtme(missing: missingVirtme),
         ]
     }
 }

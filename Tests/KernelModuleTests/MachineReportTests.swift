@@ -20,7 +20,7 @@ struct MachineReportTests {
             "boot/config-6.1.0-56-amd64": "CONFIG_X=y\nCONFIG_KPROBES=y\n",
             "lib/modules/6.1.0-56-amd64/build/Makefile": "",
             "sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids\n",
-            "usr/bin/qemu-system-x86_64": "", "opt/bin/vng": "",
+            "opt/bin/qemu-system-x86_64": "",
         ])
         try fake.write(
             ModuleImage.bytes(["name=kvm_user", "vermagic=6.1.0-56-amd64 SMP "]), to: "checkout/kvm_user.ko")
@@ -132,6 +132,45 @@ struct MachineReportTests {
         #expect(check.verdict == .missing)
         #expect(check.detail.contains(detail))
         #expect(!report.runsGuests)
+    }
+
+    @Test("the lab's virtme-ng is looked for where the lab does, whatever is in PATH")
+    func virtme() throws {
+        let fake = try Self.goodMachine()
+        try fake.write("", to: "usr/bin/vng")
+        let report = MachineReport(
+            tree: fake.tree, kvm: Self.goodKVM, moduleFile: nil, searchPath: "/usr/bin",
+            missingVirtme: "/cache/virtme-run")
+        let check = try Self.check(report, "lab: virtme-ng")
+        #expect(check.verdict == .note)
+        #expect(check.detail == "not at /cache/virtme-run")
+        #expect(check.remedy.contains("make deps"))
+    }
+
+    @Test("remedies name this program as it was started")
+    func command() throws {
+        let fake = try FakeTree(["proc/modules": ""])
+        let report = MachineReport(
+            tree: fake.tree, kvm: Self.goodKVM, moduleFile: nil, searchPath: "", command: ".build/debug/mmiofd")
+        #expect(try Self.check(report, "kvm_user").remedy == "sudo .build/debug/mmiofd module load")
+        #expect(try Self.check(report, "KVM modules").remedy.hasPrefix("sudo .build/debug/mmiofd module load"))
+        #expect(try Self.check(report, "CPU virtualisation").remedy.contains(".build/debug/mmiofd lab run"))
+    }
+
+    @Test(
+        "where nothing can be loaded, no remedy loads or builds a module",
+        arguments: [[:], ["proc/modules": "", "proc/sys/kernel/modules_disabled": "1\n"]])
+    func nothingLoads(files: [String: String]) throws {
+        let fake = try FakeTree(["proc/sys/kernel/osrelease": "6.1.0-56-amd64\n"])
+        for (path, text) in files { try fake.write(text, to: path) }
+        let kvm = KVMProbe(version: .yes(12), machine: .yes(0), device: .no(.operationNotSupportedByDevice))
+        let report = MachineReport(tree: fake.tree, kvm: kvm, moduleFile: nil, searchPath: "")
+        let names = [
+            "KVM modules", "/dev/kvm", "kvm_user", "KVM_CREATE_DEVICE_TEST", "kernel headers", "kvm_user.ko",
+        ]
+        for name in names {
+            #expect(try Self.check(report, name).remedy == "nothing can be loaded now: see loadable modules below")
+        }
     }
 
     @Test("a module file of another kernel is a note, with the command that builds the right one")
