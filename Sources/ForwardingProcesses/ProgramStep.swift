@@ -22,15 +22,20 @@ public struct ProgramStep: Hashable, Sendable, CustomStringConvertible {
     /// - Parameters:
     ///   - text: such as "store_4" or "rep_stos_8:64".
     ///   - count: the count where the text has none.
-    /// - Returns: nil for an unknown name, or a count that is no number or below 1.
-    public init?(parsing text: String, count: Int) {
+    /// - Throws: ``ProgramError/unknown(name:)``; ``ProgramError/noCount(_:program:)`` for a count that is no number or
+    ///   below 1.
+    public init(parsing text: String, count: Int) throws(ProgramError) {
         let words = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-        guard let program = Self.programs.first(where: { $0.name == words[0] }) else { return nil }
+        guard let program = Self.programs.first(where: { $0.name == words[0] }) else {
+            throw .unknown(name: String(words[0]))
+        }
         self.program = program
         if words.count == 1 {
             self.count = count
         } else {
-            guard let number = Int(words[1]), number > 0 else { return nil }
+            guard let number = Int(words[1]), number > 0 else {
+                throw .noCount(String(words[1]), program: program.name)
+            }
             self.count = number
         }
     }
@@ -56,8 +61,12 @@ public struct ProgramStep: Hashable, Sendable, CustomStringConvertible {
     public var description: String { "\(program.name):\(count)" }
 }
 
-/// A guest program that cannot run on a device as it is placed.
+/// A choice of guest program that cannot be run, or not on a device as it is placed.
 public enum ProgramError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// There is no program of that name to choose.
+    case unknown(name: String)
+    /// What follows the program's name is no number of 1 or more.
+    case noCount(String, program: String)
     /// The device has no memory that a guest could check.
     case noMemory(device: String)
     /// The device's memory is not enough for so many vCPUs.
@@ -71,6 +80,10 @@ public enum ProgramError: Error, Hashable, Sendable, CustomStringConvertible {
 
     public var description: String {
         switch self {
+        case .unknown(let name):
+            "there is no guest program '\(name)'; see `mmiofd help vmm` for their names"
+        case .noCount(let text, let program):
+            "'\(text)' is no count of 1 or more for the guest program \(program)"
         case .noMemory(let device):
             "\(device) has no plain memory for guest programs"
         case .tooManyVirtualCPUs(let device, let most):

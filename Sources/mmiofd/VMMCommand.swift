@@ -96,13 +96,8 @@ struct VMMCommand: ParsableCommand {
     }
 
     private func session() throws -> VMMSession {
-        let steps = try (programs.isEmpty ? ["mixed"] : programs).map { text in
-            guard let step = ProgramStep(parsing: text, count: count) else {
-                throw ValidationError("there is no guest program '\(text)'; see `mmiofd help vmm` for their names")
-            }
-            return step
-        }
         do {
+            let steps = try (programs.isEmpty ? ["mixed"] : programs).map { try ProgramStep(parsing: $0, count: count) }
             return try VMMSession(
                 DevicePlacement(device.device, vcpus: vcpus), running: steps, seed: seed, timeout: timeout.duration,
                 onClose: onClose ?? .abort)
