@@ -91,13 +91,13 @@ struct BenchCheckCommand: ParsableCommand {
 
     func run() throws {
         guard let file else {
-            for row in FigureCheck.mainRows { print("\(row.path)/\(row.load.operation)") }
+            for row in FigureCheck.mainRows { StandardOutput.print("\(row.path)/\(row.load.operation)") }
             return
         }
         let check = try FigureCheck(try readRun(file), against: try readRun(against), threshold: limit.threshold)
-        for result in check.results { print(result.passed ? "passed: \(result)" : "FAILED: \(result)") }
+        for result in check.results { StandardOutput.print(result.passed ? "passed: \(result)" : "FAILED: \(result)") }
         let failed = check.results.count { !$0.passed }
-        print("\(check.results.count - failed) passed, \(failed) failed")
+        StandardOutput.print("\(check.results.count - failed) passed, \(failed) failed")
         if failed > 0 { throw ExitCode(1) }
     }
 }

@@ -49,7 +49,7 @@ struct CostCommand: ParsableCommand {
             // It ends with the sockets and the virtual machine, which end with this process at the latest.
             logger.debug("started a peer", metadata: ["kind": "\(peer.rawValue)", "process": "\(child.process)"])
         }
-        print(output.json ? json(costs).description : Self.text(costs))
+        StandardOutput.print(output.json ? json(costs).description : Self.text(costs))
     }
 
     private static func peer(_ name: String) throws -> CostPeer {

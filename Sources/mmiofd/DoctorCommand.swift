@@ -27,7 +27,7 @@ struct DoctorCommand: ParsableCommand {
         let report = MachineReport(
             moduleFile: file, searchPath: Environment.searchPath, missingVirtme: Self.missingVirtme,
             command: CommandLine.arguments.first ?? "mmiofd")
-        print(output.json ? Self.json(report).description : Self.text(report))
+        StandardOutput.print(output.json ? Self.json(report).description : Self.text(report))
         if !report.runsGuests { throw ExitCode.failure }
     }
 

@@ -53,12 +53,12 @@ struct EmulateCommand: ParsableCommand {
     }
 
     func run() throws {
-        guard !list, let device else { return print(Self.devices(json: output.json)) }
+        guard !list, let device else { return StandardOutput.print(Self.devices(json: output.json)) }
         let logger = log.logger("emulate")
         if supervised { return try emulation.serveSupervised(device, usesShadow: !noShadow, logger: logger) }
         if reattach { return try supervise(device, logger: logger) }
         let report = try emulation.serve(device, usesShadow: !noShadow, logger: logger)
-        print(output.json ? report.json.description : report.text)
+        StandardOutput.print(output.json ? report.json.description : report.text)
     }
 
     private func supervise(_ device: DeviceName, logger: Logger) throws {
@@ -74,9 +74,9 @@ struct EmulateCommand: ParsableCommand {
         }
         let report = try supervisor.run()
         if output.json {
-            print(report.session.json(restarts: report.restarts))
+            StandardOutput.print(report.session.json(restarts: report.restarts))
         } else {
-            print("\(report.session.text)\nrestarts  \(report.restarts)")
+            StandardOutput.print("\(report.session.text)\nrestarts  \(report.restarts)")
         }
     }
 

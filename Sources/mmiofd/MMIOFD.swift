@@ -3,6 +3,7 @@
 // The root of the command line: the subcommands, each in its own file.
 
 import ArgumentParser
+import SystemPackage
 
 @main
 struct MMIOFD: ParsableCommand {
@@ -21,4 +22,21 @@ struct MMIOFD: ParsableCommand {
             BenchCommand.self,
             LabCommand.self,
         ])
+
+    /// Runs a subcommand. One whose output was lost has failed, whatever it says itself.
+    static func main() {
+        var failure: (any Error)?
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch {
+            failure = error
+        }
+        if let loss = StandardOutput.loss {
+            let message = "Error: the output is lost, for standard output cannot be written to: \(loss)\n"
+            _ = try? FileDescriptor.standardError.writeAll(message.utf8)
+            failure = failure ?? ExitCode.failure
+        }
+        exit(withError: failure)
+    }
 }

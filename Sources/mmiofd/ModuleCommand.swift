@@ -54,7 +54,7 @@ extension ModuleCommand {
             }
             let node = try monitor.wait(for: "kvm", timeout: .seconds(5))
             logger.info("KVM is there", metadata: ["node": "\(node.path)"])
-            print("loaded \(Self.summary(module.state, from: source))")
+            StandardOutput.print("loaded \(Self.summary(module.state, from: source))")
         }
 
         private static func summary(_ state: ModuleState, from source: String) -> String {
@@ -76,7 +76,7 @@ extension ModuleCommand {
         func run() throws {
             log.logger("module").info("unloading")
             try ForwardingModule().unload()
-            print("unloaded \(ForwardingModule.name)")
+            StandardOutput.print("unloaded \(ForwardingModule.name)")
         }
     }
 
@@ -93,7 +93,7 @@ extension ModuleCommand {
             let state = ForwardingModule().state
             let holders = DescriptorHolder.all()
             log.logger("module").debug("read", metadata: ["phase": "\(state.phase.rawValue)"])
-            print(output.json ? Self.json(state, holders).description : Self.text(state, holders))
+            StandardOutput.print(output.json ? Self.json(state, holders).description : Self.text(state, holders))
             if !state.isUsable { throw ExitCode.failure }
         }
 

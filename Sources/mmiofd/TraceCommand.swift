@@ -53,7 +53,7 @@ struct TraceEmulationCommand: ParsableCommand {
         _ = signal(SIGPIPE, SIG_IGN)
         let printer = RequestPrinter(limit: limit ?? .max, json: output.json)
         let report = try emulation.serve(device, usesShadow: false, logger: log.logger("trace")) { printer.show($0) }
-        print(output.json ? report.json.description : report.text)
+        StandardOutput.print(output.json ? report.json.description : report.text)
     }
 }
 

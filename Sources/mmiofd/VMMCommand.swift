@@ -91,7 +91,7 @@ struct VMMCommand: ParsableCommand {
         } catch let error as EndedBySignal {
             throw ExitCode(128 + error.signal)
         }
-        print(output.json ? Self.json(report).description : Self.text(report))
+        StandardOutput.print(output.json ? Self.json(report).description : Self.text(report))
         if !report.guest.allHeld { throw ExitCode.failure }
     }
 
