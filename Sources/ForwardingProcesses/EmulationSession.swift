@@ -50,7 +50,7 @@ public struct EmulationSession: Sendable {
     ///
     /// - Parameters:
     ///   - path: where the VMM waits.
-    ///   - limit: how long to wait for a VMM that is not there yet.
+    ///   - limit: how long to wait for a VMM that is not there yet, and then for its device.
     ///   - observer: sees every request with its reply, on the threads that serve.
     ///   - logger: is told what happens.
     /// - Returns: what came of it.
@@ -58,8 +58,8 @@ public struct EmulationSession: Sendable {
     public func run(
         at path: FilePath, waiting limit: Duration, observer: RequestObserver? = nil, logger: Logger
     ) throws -> Report {
-        let socket = try Self.connect(to: path, within: limit)
-        let handover = try Self.receive(from: socket, at: path)
+        let socket = try Self.connect(to: path, within: limit, logger)
+        let handover = try Self.receive(from: socket, at: path, within: limit)
         logger.info("got the device", metadata: ["device": "\(device.name)", "socket": "\(path)"])
         let signals = try SignalDescriptor(taking: [SIGINT, SIGTERM])
         let report = try serve(handover, until: signals, observer: observer, logger)
@@ -84,18 +84,28 @@ public struct EmulationSession: Sendable {
             handover, until: signals, or: socket.descriptor.rawValue, recordingIn: Box(record.file), logger)
     }
 
-    /// Takes what the VMM hands over.
-    static func receive(from socket: borrowing UnixSocket, at path: FilePath) throws(HandoverError) -> Handover {
+    /// Takes what the VMM hands over, for which it has a second at least.
+    static func receive(
+        from socket: borrowing UnixSocket, at path: FilePath, within limit: Duration
+    ) throws(HandoverError) -> Handover {
         do throws(Errno) {
+            let milliseconds = CInt(min(max(limit, .seconds(1)) / .milliseconds(1), Double(CInt.max)))
+            guard try waitForAny(of: [socket.descriptor.rawValue], milliseconds: milliseconds)[0] else {
+                throw .timedOut
+            }
             return try Handover(receivingFrom: socket)
         } catch {
             throw HandoverError(action: .receive, path: path, errno: error)
         }
     }
 
-    /// Connects, trying again while there is nobody.
-    static func connect(to path: FilePath, within limit: Duration) throws(HandoverError) -> UnixSocket {
-        let end = ContinuousClock.now + limit
+    /// Connects, trying again while there is nobody; after a second it says what it waits for.
+    static func connect(
+        to path: FilePath, within limit: Duration, _ logger: Logger
+    ) throws(HandoverError) -> UnixSocket {
+        let begin = ContinuousClock.now
+        let end = begin + limit
+        var isSilent = true
         while true {
             do throws(Errno) {
                 return try UnixSocket(connectingTo: path)
@@ -104,6 +114,10 @@ public struct EmulationSession: Sendable {
                 guard mayCome, ContinuousClock.now < end else {
                     throw HandoverError(action: .connect, path: path, errno: error)
                 }
+            }
+            if isSilent, ContinuousClock.now >= begin + .seconds(1) {
+                logger.notice("waiting for a VMM at \(path)")
+                isSilent = false
             }
             usleep(20_000)
         }

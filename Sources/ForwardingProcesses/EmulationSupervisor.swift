@@ -26,6 +26,7 @@ package struct EmulationSupervisor: ~Copyable {
     }
 
     private let path: FilePath
+    private let limit: Duration
     private let socket: UnixSocket
     private let signals: SignalDescriptor
     private let record: SupervisedRecord
@@ -44,7 +45,7 @@ package struct EmulationSupervisor: ~Copyable {
     ///
     /// - Parameters:
     ///   - path: where the VMM waits.
-    ///   - limit: how long to wait for a VMM that is not there yet.
+    ///   - limit: how long to wait for a VMM that is not there yet, and then for its device.
     ///   - start: starts a process that runs ``EmulationSession/run(supervisedOver:logger:)`` with that socket as its
     ///     standard input.
     ///   - logger: is told what happens.
@@ -56,10 +57,11 @@ package struct EmulationSupervisor: ~Copyable {
         // First: nothing that is started may be forgotten.
         let signals = try SignalDescriptor(taking: [SIGINT, SIGTERM, SIGCHLD])
         let record = try SupervisedRecord()
-        socket = try EmulationSession.connect(to: path, within: limit)
+        socket = try EmulationSession.connect(to: path, within: limit, logger)
         self.signals = signals
         self.record = record
         self.path = path
+        self.limit = limit
         self.start = start
         self.logger = logger
     }
@@ -74,7 +76,7 @@ package struct EmulationSupervisor: ~Copyable {
     ///   it takes to start one.
     package consuming func run() throws -> Report {
         var backoff = RestartBackoff()
-        var process = try launch(try EmulationSession.receive(from: socket, at: path))
+        var process = try launch(try EmulationSession.receive(from: socket, at: path, within: limit))
         while true {
             let (begin, commits) = (ContinuousClock.now, try progress().commits)
             let status = try wait(for: process)

@@ -120,6 +120,10 @@ public struct HandoverError: Error, Hashable, Sendable, CustomStringConvertible 
             "no VMM waits there; start one with `mmiofd vmm --socket \(path)`"
         case (.connect, .permissionDenied):
             "let this user in with --socket-mode and --socket-group of `mmiofd vmm`, or use another directory"
+        case (.connect, .protocolWrongTypeForSocket):
+            "what listens there is no VMM of mmiofd's; choose the --socket of one"
+        case (.receive, .timedOut):
+            "what listens there hands over no device: it is stopped, or no VMM; --wait says how long to wait"
         case (.receive, .connectionReset):
             "the VMM ended before it handed the device over; see what it says"
         case (.receive, .resourceBusy):
