@@ -14,7 +14,9 @@ import Logging
 struct EmulationOptions: ParsableArguments {
     @OptionGroup var socket: SocketOptions
 
-    @Option(help: ArgumentHelp("How long to wait for a VMM that is not there yet.", valueName: "seconds"))
+    @Option(
+        help: ArgumentHelp(
+            "How long to wait for a VMM that is not there yet, and then for its device.", valueName: "seconds"))
     var wait = 5.0
 
     @Option(help: "How many threads serve the device.")
@@ -29,14 +31,19 @@ struct EmulationOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Wake a thread once for so many posted stores.", valueName: "stores"))
     var coalesce: UInt32?
 
-    @Option(help: ArgumentHelp("With --coalesce: how long a store may wait for others.", valueName: "microseconds"))
-    var coalesceTime = 100.0
+    @Option(
+        help: ArgumentHelp(
+            "With --coalesce: how long a store may wait for others. (default: 100)", valueName: "microseconds"))
+    var coalesceTime: Double?
 
     func validate() throws {
         guard !ring || threads == 1 else { throw ValidationError("--ring serves one thread; leave --threads out") }
         guard coalesce != 0 else { throw ValidationError("--coalesce must be 1 or more") }
-        guard (0.001...1e6).contains(coalesceTime) else {
+        guard (0.001...1e6).contains(coalesceMicroseconds) else {
             throw ValidationError("--coalesce-time must be 0.001 to 1000000 microseconds, one second")
+        }
+        guard coalesce != nil || coalesceTime == nil else {
+            throw ValidationError("--coalesce-time without --coalesce does nothing; give both, or neither")
         }
         guard (0...1e9).contains(wait) else { throw ValidationError("--wait must be 0 or more seconds") }
         guard (1...256).contains(threads) else { throw ValidationError("--threads must be 1 to 256") }
@@ -51,8 +58,12 @@ struct EmulationOptions: ParsableArguments {
             at: socket.path, waiting: .seconds(wait), observer: observer, logger: logger)
     }
 
+    private var coalesceMicroseconds: Double { coalesceTime ?? 100 }
+
     private func session(_ device: DeviceName, usesShadow: Bool) -> EmulationSession {
-        let coalescing = coalesce.map { RequestDelivery.Coalescing(stores: $0, time: .microseconds(coalesceTime)) }
+        let coalescing = coalesce.map {
+            RequestDelivery.Coalescing(stores: $0, time: .microseconds(coalesceMicroseconds))
+        }
         return EmulationSession(
             device.device, threads: threads, batch: batch,
             delivery: RequestDelivery(usesShadow: usesShadow, usesRing: ring, coalescing: coalescing))
@@ -61,7 +72,7 @@ struct EmulationOptions: ParsableArguments {
     /// These options as arguments, but for those of who waits where.
     var arguments: [String] {
         ["--threads", "\(threads)", "--batch", "\(batch)"] + (ring ? ["--ring"] : [])
-            + (coalesce.map { ["--coalesce", "\($0)", "--coalesce-time", "\(coalesceTime)"] } ?? [])
+            + (coalesce.map { ["--coalesce", "\($0)", "--coalesce-time", "\(coalesceMicroseconds)"] } ?? [])
     }
 
     /// Serves a device for the supervisor that is this process's parent. A status other than 0 says that the device
