@@ -126,16 +126,19 @@ struct BlockingTests {
 
     @Test("B3: a process that waits in read() all the while is no hung one")
     func waitingReaderIsAlive() throws {
-        try ForwardedGuest.run(timeout: .milliseconds(100)) { guest in
+        // Long enough for the reader to wait by then, on a slow machine too.
+        try ForwardedGuest.run(timeout: .seconds(2)) { guest in
             let emulation = try guest.control.makeEmulationDescriptor()
             // One thread has a request and hangs; another waits for the next.
             let hung = try guest.begin(.deviceLoad())
             let late = try emulation.take(exactly: 1)
             let copy = Box(try emulation.duplicate())
             let reader = try BackgroundTask { try copy.value.takeNow(1) }
+            defer { reader.interrupt() }
             #expect(try guest.finish(hung) == 0xffff_ffff)
             try guest.control.setTimeout(.seconds(20))
             let load = try guest.begin(.deviceLoad())
+            try #require(eventually { reader.hasEnded }, "the reader was given nothing")
             let requests = try reader.join()
             #expect(requests.count == 1)
             try emulation.reply(requests[0], 9)
