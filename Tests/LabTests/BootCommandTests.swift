@@ -44,7 +44,7 @@ struct BootCommandTests {
     func debugKernelParameters() {
         let patience = "rcupdate.rcu_cpu_stall_timeout=120"
         let kasan = Self.arguments { $0.kernel = LabKernel("kasan") }
-        #expect(kasan.contains("kasan_multi_shot") && kasan.contains(patience))
+        #expect(kasan.contains("kasan_multi_shot") && kasan.contains("no5lvl") && kasan.contains(patience))
         let kcsan = Self.arguments { $0.kernel = LabKernel("kcsan") }
         #expect(!kcsan.contains("kasan_multi_shot") && kcsan.contains(patience))
         #expect(!Self.arguments().contains(patience))
