@@ -24,7 +24,8 @@ struct KillTests {
             let vmm = try RunningCommand(arguments: [
                 "vmm", "--socket", socketPath.string, "--program", wait.rawValue, "--count", "100", "--timeout", "none",
             ])
-            _ = eventually { unsafe access(socketPath.string, F_OK) == 0 }
+            // To start a process takes long where a checked kernel is emulated.
+            try #require(eventually(within: .seconds(120)) { unsafe access(socketPath.string, F_OK) == 0 })
             let handover = try Handover(receivingFrom: try UnixSocket(connectingTo: socketPath))
             switch wait {
             case .reply, .space: _ = try handover.emulation.take(exactly: 1)
