@@ -91,6 +91,11 @@ enum Effort {
         return min(max(Int(unsafe String(cString: text)) ?? 100, 1), 100)
     }()
 
+    /// How long something may take that takes `limit` where nothing slows the kernel down.
+    static func patience(_ limit: Duration) -> Duration {
+        percent == 100 ? limit : limit * 10
+    }
+
     /// That share of `count`, 1 at least.
     static func scaled(_ count: Int) -> Int {
         max(count * percent / 100, 1)
