@@ -14,7 +14,7 @@ import Testing
 @Suite("mmiofd bench")
 struct BenchCommandTests {
     /// The counted figures that other tests use.
-    private static let figures: FilePath = {
+    static let figures: FilePath = {
         var file = FilePath(#filePath)
         file.removeLastComponent()
         file.removeLastComponent()

@@ -7,13 +7,6 @@ import Testing
 
 @Suite("Standard output")
 struct StandardOutputTests {
-    private static let figures: FilePath = {
-        var file = FilePath(#filePath)
-        file.removeLastComponent()
-        file.removeLastComponent()
-        return file.appending("BenchmarkReportTests/Fixtures/counted.json")
-    }()
-
     @Test(
         "A command whose output is lost says so and fails",
         arguments: [
@@ -22,7 +15,7 @@ struct StandardOutputTests {
         ])
     func lost(arguments: String) throws {
         let run = try CommandProcess(
-            arguments.replacing("FILE", with: "'\(Self.figures)'"), output: "/dev/full")
+            arguments.replacing("FILE", with: "'\(BenchCommandTests.figures)'"), output: "/dev/full")
         #expect(run.status == 1)
         #expect(run.errorText.contains("the output is lost"), "\(run.errorText)")
         #expect(run.errorText.contains("No space left on device"))
