@@ -21,7 +21,7 @@ public struct LabMachine: Sendable {
     /// - Throws: what is missing, and how to get it.
     public init(_ configuration: LabConfiguration, cache: LabCache = LabCache()) throws(LabError) {
         let image = try cache.image(of: configuration.kernel)
-        guard resolve(cache.virtmeRun) != nil else { throw .virtmeMissing(cache.virtmeRun) }
+        if let path = cache.missingVirtme { throw .virtmeMissing(path) }
         guard isInPath("qemu-system-x86_64") else { throw .qemuMissing }
         if configuration.accelerator == .kvm {
             do throws(Errno) {

@@ -37,6 +37,11 @@ public struct LabCache: Hashable, Sendable {
         directory.appending("virtme-ng-\(Self.virtmeVersion)").appending("bin").appending("virtme-run")
     }
 
+    /// Where that program should be and is not; nil if it is there.
+    package var missingVirtme: FilePath? {
+        resolve(virtmeRun) == nil ? virtmeRun : nil
+    }
+
     /// Finds a kernel's image.
     ///
     /// - Throws: ``LabError/kernelMissing(_:cache:)`` or ``LabError/imageMissing(_:)``.

@@ -25,21 +25,10 @@ struct DoctorCommand: ParsableCommand {
         let file = CheckoutFolder.moduleFile()
         log.logger("doctor").debug("examining", metadata: ["module-file": "\(file?.string ?? "none")"])
         let report = MachineReport(
-            moduleFile: file, searchPath: Environment.searchPath, missingVirtme: Self.missingVirtme,
+            moduleFile: file, searchPath: Environment.searchPath, missingVirtme: LabCache().missingVirtme,
             command: CommandLine.arguments.first ?? "mmiofd")
         StandardOutput.print(output.json ? Self.json(report).description : Self.text(report))
         if !report.runsGuests { throw ExitCode.failure }
-    }
-
-    /// Where the lab misses its virtme-ng; nil if it is there.
-    private static var missingVirtme: FilePath? {
-        do throws(LabError) {
-            // The lab itself knows. Nothing is booted, so any file will do for an image.
-            _ = try LabMachine(LabConfiguration(kernel: .image("/"), directory: .current))
-        } catch {
-            if case .virtmeMissing(let path) = error { return path }
-        }
-        return nil
     }
 
     private static func text(_ report: MachineReport) -> String {
