@@ -35,7 +35,7 @@ public struct KernelReport: Hashable, Sendable {
     /// - Parameter lines: the console log, line by line, with or without time stamps.
     /// - Returns: the reports in order. Whatever follows a report within ``length`` lines (its call trace, the panic
     ///   that `oops=panic` makes of it) counts as part of it. Data races in which KVM and its modules have no part are
-    ///   left out: the kernel has some of its own, in its timers for example.
+    ///   left out, and those of ``kernelsOwnRaces``: the kernel has some of its own, in its timers for example.
     public static func scan(_ lines: [String]) -> [KernelReport] {
         var reports: [KernelReport] = []
         var end = 0
@@ -55,6 +55,7 @@ public struct KernelReport: Hashable, Sendable {
     /// Where a data race ends neither of whose accesses is made by KVM or for it; nil for any other race, and for one
     /// whose end is missing.
     private static func lastLineOfForeignRace(_ lines: ArraySlice<String>) -> Int? {
+        let isKernelsOwn = lines.first.map { kernelsOwnRaces.contains(racers(in: message(of: $0))) } ?? false
         var isInterrupted = false
         for index in lines.indices.prefix(4 * length) {
             let message = message(of: lines[index])
@@ -63,10 +64,24 @@ public struct KernelReport: Hashable, Sendable {
             if message.isEmpty { isInterrupted = false }
             if message.hasPrefix(" asm_") { isInterrupted = true }
             let isAccess = message.hasPrefix("BUG:") || message.hasPrefix(" ") && !message.hasPrefix(" #")
-            if isAccess, !isInterrupted, message.contains("kvm") { return nil }
+            if isAccess, !isInterrupted, !isKernelsOwn, message.contains("kvm") { return nil }
         }
         return nil
     }
+
+    /// The two functions that a data race's first line names, `BUG: KCSAN: data-race in a / b`, in either order.
+    private static func racers(in message: Substring) -> Set<Substring> {
+        Set(message.split(separator: " ").suffix(3).filter { $0 != "/" })
+    }
+
+    /// Data races that need nothing of KVM but that it calls the kernel: both accesses are the kernel's, to what only
+    /// the kernel has.
+    private static let kernelsOwnRaces: Set<Set<Substring>> = [
+        // fs/select.c: poll() looks whether it was woken; any wake-up of a file that is polled can write it meanwhile.
+        ["poll_schedule_timeout", "pollwake"],
+        // kernel/time/timekeeping.c: a clock that reads one of two copies while the other is written.
+        ["ktime_get_mono_fast_ns", "timekeeping_update"],
+    ]
 
     /// How many lines after its first are taken for one report.
     static let length = 64

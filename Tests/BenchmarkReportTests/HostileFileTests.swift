@@ -9,7 +9,7 @@ import Testing
 
 @testable import BenchmarkReport
 
-@Suite("Hostile benchmark files", .timeLimit(.minutes(2)))
+@Suite("Hostile benchmark files", .timeLimit(.minutes(10)))
 struct HostileFileTests {
     @Test("A file of any bytes", arguments: fuzzSeeds)
     func bytes(seed: UInt64) throws {

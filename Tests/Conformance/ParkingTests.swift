@@ -752,9 +752,10 @@ struct ParkingTests {
             let traffic = SignalledTraffic(program: program, count: 200, vcpus: 4, signals: signals, seed: 20)
             let report = try traffic.run()
             #expect(report.mismatch == nil)
-            // Of both kinds, not a few: the others hit a vCPU that did not wait.
-            if program != .storeLoop(.eight) { #expect(report.parkedLoads > signals / 20, "\(report)") }
-            if program != .loadLoop(.eight) { #expect(report.parkedStores > signals / 20, "\(report)") }
+            // Of both kinds, not a few: the others hit a vCPU that did not wait. Under checkers the vCPU is the slow one.
+            let few = signals / 100
+            if program != .storeLoop(.eight) { #expect(report.parkedLoads > few, "\(report)") }
+            if program != .loadLoop(.eight) { #expect(report.parkedStores > few, "\(report)") }
         }
     }
 

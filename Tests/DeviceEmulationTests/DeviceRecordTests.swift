@@ -121,7 +121,7 @@ private struct HoldingTransport: RequestTransport, ~Copyable, Sendable {
     }
 }
 
-@Suite("Device record", .timeLimit(.minutes(1)))
+@Suite("Device record", .timeLimit(.minutes(10)))
 struct DeviceRecordTests {
     /// Loads and stores by turns, more or less.
     private func requests(_ count: Int, seed: UInt64) -> [ForwardedRequest] {

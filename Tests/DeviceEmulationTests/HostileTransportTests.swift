@@ -35,7 +35,7 @@ private struct HostileTransport: RequestTransport, ~Copyable {
     }
 }
 
-@Suite("Hostile transport", .timeLimit(.minutes(2)))
+@Suite("Hostile transport", .timeLimit(.minutes(10)))
 struct HostileTransportTests {
     @Test("Whatever comes, and however much it says it is, the server ends", arguments: fuzzSeeds)
     func anything(seed: UInt64) {

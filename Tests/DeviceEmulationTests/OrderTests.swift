@@ -9,7 +9,7 @@ import MMIOForwarding
 import Synchronization
 import Testing
 
-@Suite("Order", .timeLimit(.minutes(1)))
+@Suite("Order", .timeLimit(.minutes(10)))
 struct OrderTests {
     /// Checks that each vCPU's stores count up, and answers loads with the last one.
     private struct Sequencer: MMIODevice, Sendable {

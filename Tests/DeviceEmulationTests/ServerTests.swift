@@ -10,7 +10,7 @@ import Synchronization
 import SystemPackage
 import Testing
 
-@Suite("Server", .timeLimit(.minutes(1)))
+@Suite("Server", .timeLimit(.minutes(10)))
 struct ServerTests {
     private func bus(stores count: Int) -> InMemoryBus {
         let bus = InMemoryBus()

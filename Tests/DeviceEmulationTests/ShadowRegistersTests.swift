@@ -28,7 +28,7 @@ private struct ShadowedDevice: MMIODevice, Sendable {
     }
 }
 
-@Suite("Shadow registers", .timeLimit(.minutes(1)))
+@Suite("Shadow registers", .timeLimit(.minutes(10)))
 struct ShadowRegistersTests {
     @Test("Registers are 0 at first, keep values of their width, and everything else reads all-ones and keeps nothing")
     func values() {

@@ -11,7 +11,7 @@ import Testing
 
 @testable import ForwardingProcesses
 
-@Suite("Handover socket", .timeLimit(.minutes(1)))
+@Suite("Handover socket", .timeLimit(.minutes(10)))
 struct HandoverSocketTests {
     private let path = FilePath("/tmp/mmiofd-handover-\(getpid())-\(UInt32.random(in: 0 ... .max)).sock")
 

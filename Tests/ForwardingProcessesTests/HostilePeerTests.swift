@@ -15,7 +15,7 @@ import Testing
 
 @testable import ForwardingProcesses
 
-@Suite("Hostile peer", .timeLimit(.minutes(2)))
+@Suite("Hostile peer", .timeLimit(.minutes(10)))
 struct HostilePeerTests {
     init() {
         _ = signal(SIGPIPE, SIG_IGN)

@@ -12,7 +12,7 @@ import Testing
 @testable import GuestPrograms
 @testable import KVM
 
-@Suite("Hostile guest memory", .timeLimit(.minutes(2)))
+@Suite("Hostile guest memory", .timeLimit(.minutes(10)))
 struct HostileGuestTests {
     private static func fill(_ memory: GuestMemory, using random: inout SeededGenerator) throws {
         // Numbers at an edge more often than others.

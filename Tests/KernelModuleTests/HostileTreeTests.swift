@@ -10,7 +10,7 @@ import Testing
 
 @testable import KernelModule
 
-@Suite("Hostile files of the kernel", .timeLimit(.minutes(2)))
+@Suite("Hostile files of the kernel", .timeLimit(.minutes(10)))
 struct HostileTreeTests {
     /// Files that this library reads, as they are when all is well.
     private static let files: KeyValuePairs<String, String> = [

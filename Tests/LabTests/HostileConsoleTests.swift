@@ -8,7 +8,7 @@ import Testing
 
 @testable import Lab
 
-@Suite("Hostile console", .timeLimit(.minutes(2)))
+@Suite("Hostile console", .timeLimit(.minutes(10)))
 struct HostileConsoleTests {
     private static let right = Array(
         """

@@ -119,6 +119,19 @@ struct KernelReportTests {
         #expect(KernelReport.scan(Self.race() + ["WARNING: suspicious RCU usage"]).map(\.kind) == [.rcu])
     }
 
+    @Test(
+        "A data race known as the kernel's own is no report, whoever called it; with any other function it is one",
+        arguments: [("pollwake", "poll_schedule_timeout"), ("ktime_get_mono_fast_ns", "timekeeping_update")])
+    func kernelsOwnRace(first: String, second: String) {
+        let calledByUs = [" \(first)+0x1/0x2", " __wake_up+0x1/0x2", " kvm_user_wake_reader+0x1/0x2 [kvm_user]"]
+        for name in ["\(first) / \(second)", "\(second) / \(first)"] {
+            #expect(KernelReport.scan(Self.race(name, reader: calledByUs)).isEmpty)
+        }
+        for name in ["\(first) / kvm_user_load", "kvm_user_load / \(second)", first] {
+            #expect(KernelReport.scan(Self.race(name, reader: calledByUs)).map(\.kind) == [.kcsan])
+        }
+    }
+
     @Test("A data race in KVM or its modules is one, also one in what they call, and one whose end is missing")
     func race() {
         let cases = [

@@ -12,7 +12,7 @@ import Testing
 
 @testable import MMIOForwarding
 
-@Suite("Hostile bytes at the descriptors", .timeLimit(.minutes(2)))
+@Suite("Hostile bytes at the descriptors", .timeLimit(.minutes(10)))
 struct HostileBytesTests {
     init() {
         // A reply to a descriptor that is a socket or a pipe must not end the process.

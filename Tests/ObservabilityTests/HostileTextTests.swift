@@ -8,7 +8,7 @@ import Testing
 
 @testable import Observability
 
-@Suite("Hostile text from the kernel", .timeLimit(.minutes(2)))
+@Suite("Hostile text from the kernel", .timeLimit(.minutes(10)))
 struct HostileTextTests {
     @Test("Counters of any bytes", arguments: fuzzSeeds)
     func counters(seed: UInt64) {
