@@ -108,7 +108,8 @@ static enum kvm_user_course kvm_user_forward(struct kvm_vcpu *vcpu,
 	if (dev->ring.active)
 		kvm_user_ring_fill(dev);
 	readable = kvm_user_ready(dev) &&
-		   !(course == KVM_USER_GOES_ON && kvm_user_hold_back(dev));
+		   !(course == KVM_USER_GOES_ON && dev->coalesce_stores &&
+		     kvm_user_hold_back(dev));
 	spin_unlock(&dev->queue.lock);
 
 	if (readable)

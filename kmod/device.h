@@ -189,9 +189,8 @@ static inline bool kvm_user_ready(const struct kvm_user_device *dev)
  */
 static inline void kvm_user_ring_look(struct kvm_user_device *dev)
 {
-	/* The first half spares a call where there is no ring. */
-	if (dev->ring.active && kvm_user_ring_answered(dev))
-		kvm_user_ring_drain(dev);
+	if (dev->ring.active)
+		kvm_user_ring_catch_up(dev);
 }
 
 #endif /* KVM_USER_DEVICE_H */

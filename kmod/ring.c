@@ -177,24 +177,25 @@ static bool kvm_user_ring_drain_batch(struct kvm_user_device *dev)
 	return count > KVM_USER_RING_BATCH;
 }
 
-/* Gives what is pending and may be sent. */
-static void kvm_user_ring_give(struct kvm_user_device *dev)
+/* Gives what is pending and may be sent; returns whether that is anything. */
+static bool kvm_user_ring_give(struct kvm_user_device *dev)
 {
 	struct kvm_user_ring_state *ring = &dev->ring;
 	u32 head = ring->request_head;
 
 	/* After the VM's end there is no bound of what is sent, but read(2) is there. */
-	while (!dev->dead &&
-	       kvm_user_queue_take(&dev->queue, kvm_user_ring_request(ring, head), 1)) {
+	while (!dev->dead && kvm_user_queue_readable(&dev->queue)) {
+		kvm_user_queue_take(&dev->queue, kvm_user_ring_request(ring, head), 1);
 		kvm_user_ring_trace(dev);
 		head++;
 		kvm_user_admit(dev);
 	}
 	if (head == ring->request_head)
-		return;
+		return false;
 	WRITE_ONCE(ring->request_head, head);
 	/* Publishes the entries. */
 	smp_store_release(&ring->shared->request_head, head);
+	return true;
 }
 
 /**
@@ -215,6 +216,23 @@ bool kvm_user_ring_fill(struct kvm_user_device *dev)
 		kvm_user_ring_give(dev);
 	}
 	return more;
+}
+
+/**
+ * kvm_user_ring_catch_up - look at replies before something is decided
+ * @dev: the device, with queue.lock held and its ring active
+ *
+ * As kvm_user_ring_drain(), for one batch, but the flag stays: what it told to be
+ * needed may be so no longer, and nothing is needed that was not.
+ */
+void kvm_user_ring_catch_up(struct kvm_user_device *dev)
+{
+	lockdep_assert_held(&dev->queue.lock);
+
+	kvm_user_ring_drain_batch(dev);
+	/* By themselves: a store that comes next may be held back. */
+	if (!list_empty(&dev->queue.pending) && kvm_user_ring_give(dev))
+		kvm_user_wake_reader(dev);
 }
 
 /**

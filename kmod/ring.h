@@ -41,6 +41,7 @@ int kvm_user_ring_mmap(struct kvm_user_device *dev, struct vm_area_struct *vma);
 u32 kvm_user_ring_unread(const struct kvm_user_device *dev);
 bool kvm_user_ring_answered(const struct kvm_user_device *dev);
 bool kvm_user_ring_fill(struct kvm_user_device *dev);
+void kvm_user_ring_catch_up(struct kvm_user_device *dev);
 bool kvm_user_ring_drain(struct kvm_user_device *dev);
 void kvm_user_ring_drain_all(struct kvm_user_device *dev);
 void kvm_user_ring_sleep(struct kvm_user_device *dev);

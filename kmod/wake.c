@@ -13,8 +13,12 @@
  */
 void kvm_user_wake_reader(struct kvm_user_device *dev)
 {
-	rcuwait_wake_up(&dev->reader);
-	/* After a full barrier, which rcuwait_wake_up() has. */
+	/* pairs with the one of a thread that is about to wait, and looks once more */
+	smp_mb();
+	/* Mostly nobody waits where there is a ring. */
+	if (rcuwait_active(&dev->reader))
+		rcuwait_wake_up(&dev->reader);
+	/* After the same barrier. */
 	if (waitqueue_active(&dev->readable))
 		wake_up_interruptible_poll(&dev->readable, EPOLLIN | EPOLLRDNORM);
 }
@@ -26,7 +30,7 @@ static enum hrtimer_restart kvm_user_coalesce_expired(struct hrtimer *timer)
 
 	/*
 	 * A store that finds the timer armed came before this: the thread sees it.
-	 * The barrier in rcuwait_wake_up() pairs with the one in kvm_user_is_waited_for().
+	 * The barrier in kvm_user_wake_reader() pairs with the one in kvm_user_is_waited_for().
 	 */
 	WRITE_ONCE(dev->coalesce_armed, false);
 	kvm_user_wake_reader(dev);
