@@ -191,7 +191,7 @@ struct LifetimeTests {
         #expect(try child.end() == Errno.ioError.rawValue)
     }
 
-    @Test("load, use, unload 100 times leaves nothing behind")
+    @Test("load, use and unload, again and again, leaves nothing behind")
     func noLeak() throws {
         try ModuleUnderTest.unloadIfLoaded()
         for _ in 0..<10 { try Self.loadUseUnload() }
