@@ -184,7 +184,7 @@ static inline bool kvm_user_ready(const struct kvm_user_device *dev)
 }
 
 /**
- * kvm_user_ring_look - look at the replies in the ring, if there are any
+ * kvm_user_ring_look - kvm_user_ring_catch_up(), if there is a ring
  * @dev: the device, with queue.lock held
  */
 static inline void kvm_user_ring_look(struct kvm_user_device *dev)

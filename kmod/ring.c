@@ -184,8 +184,8 @@ static bool kvm_user_ring_give(struct kvm_user_device *dev)
 	u32 head = ring->request_head;
 
 	/* After the VM's end there is no bound of what is sent, but read(2) is there. */
-	while (!dev->dead && kvm_user_queue_readable(&dev->queue)) {
-		kvm_user_queue_take(&dev->queue, kvm_user_ring_request(ring, head), 1);
+	while (!dev->dead && kvm_user_queue_readable(&dev->queue) &&
+	       kvm_user_queue_take(&dev->queue, kvm_user_ring_request(ring, head), 1)) {
 		kvm_user_ring_trace(dev);
 		head++;
 		kvm_user_admit(dev);
@@ -222,8 +222,8 @@ bool kvm_user_ring_fill(struct kvm_user_device *dev)
  * kvm_user_ring_catch_up - look at replies before something is decided
  * @dev: the device, with queue.lock held and its ring active
  *
- * As kvm_user_ring_drain(), for one batch, but the flag stays: what it told to be
- * needed may be so no longer, and nothing is needed that was not.
+ * As kvm_user_ring_drain(), but the flag stays, and may be more than is needed: less it
+ * is not, since whoever leaves something pending has set it.
  */
 void kvm_user_ring_catch_up(struct kvm_user_device *dev)
 {

@@ -123,6 +123,9 @@ static int kvm_user_sleep(struct kvm_user_device *dev, struct kvm_user_access *a
 	begin = kvm_user_spin_begin();
 	kvm_user_ring_sleep(dev);
 	ret = kvm_user_access_sleep(access, state);
+	/* What is waited for may lie in the ring, behind any number of others. */
+	if (ret)
+		kvm_user_ring_drain_all(dev);
 	kvm_user_ring_wake(dev);
 	kvm_user_spin_adapt(&access->spin, begin);
 	return ret;

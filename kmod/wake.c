@@ -79,7 +79,7 @@ static bool kvm_user_is_waited_for(struct kvm_user_device *dev)
 
 /**
  * kvm_user_hold_back - may a store that was just posted wait for more of them?
- * @dev: the device, with queue.lock held
+ * @dev: the device, with queue.lock held; its coalesce_stores are not 0
  *
  * Return: true if no thread is to be woken for it now; in time one will be.
  */

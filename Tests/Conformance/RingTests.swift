@@ -178,6 +178,24 @@ struct RingTests {
         }
     }
 
+    @Test("B3: so is one that lies behind more replies than are looked at in one go")
+    func repliedBehindOthers() throws {
+        try withRing(timeout: .seconds(1)) { guest, ring in
+            var requests: [ForwardedRequest] = []
+            for value in 0..<150 {
+                try guest.perform(.deviceStore(UInt128(value)))
+                requests += try ring.take(exactly: 1)
+            }
+            let ticket = try guest.begin(.deviceLoad())
+            requests += try ring.take(exactly: 1)
+            try guest.expectWaiting(ticket)
+            let replies = requests.map { $0.reply(0x64) }
+            #expect(ring.put(replies.span) == replies.count)
+            #expect(try guest.finish(ticket) == 0x64)
+            #expect(try DebugCounters.ofNewestDevice()["timeouts"] == 0)
+        }
+    }
+
     @Test("B4: a parked load is answered by way of the ring, and requested once")
     func parked() throws {
         let hold = SignalHold()

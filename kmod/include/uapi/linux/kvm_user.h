@@ -330,7 +330,8 @@ struct kvm_dev_user_coalesce {
 /**
  * define KVM_USER_RING_NEED_ENTER - flag: replies need KVM_DEV_USER_RING_ENTER
  *
- * A vCPU sleeps, or requests are not given as long as queue_depth others are owed.
+ * A vCPU sleeps, or requests are not given as long as queue_depth others are owed; or
+ * it was so, and the kernel has not looked since.
  */
 #define KVM_USER_RING_NEED_ENTER	(1U << 0)
 
