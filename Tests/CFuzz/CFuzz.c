@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -133,6 +134,40 @@ void cfuzz_store32(uint64_t address, uint32_t value)
 void cfuzz_replace32(uint64_t address, uint32_t old, uint32_t value)
 {
 	__atomic_compare_exchange_n((uint32_t *)pointer(address), &old, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+struct call {
+	int descriptor;
+	uint64_t command;
+	uint64_t argument;
+	int64_t result;
+	pthread_barrier_t start;
+};
+
+static void *make_call(void *argument)
+{
+	struct call *call = argument;
+
+	pthread_barrier_wait(&call->start);
+	call->result = cfuzz_ioctl(call->descriptor, call->command, call->argument);
+	return NULL;
+}
+
+int64_t cfuzz_ioctl_at_once(int descriptor, uint64_t command, uint64_t argument)
+{
+	struct call call = { .descriptor = descriptor, .command = command, .argument = argument };
+	pthread_t other;
+	int64_t own;
+
+	pthread_barrier_init(&call.start, NULL, 2);
+	own = -pthread_create(&other, NULL, make_call, &call);
+	if (own == 0) {
+		pthread_barrier_wait(&call.start);
+		own = cfuzz_ioctl(descriptor, command, argument);
+		pthread_join(other, NULL);
+	}
+	pthread_barrier_destroy(&call.start);
+	return own < 0 ? own : call.result;
 }
 
 int64_t cfuzz_fork_holder(void)

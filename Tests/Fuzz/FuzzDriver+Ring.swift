@@ -169,18 +169,23 @@ extension FuzzDriver {
             return try callEnter(number, flag, pad: flag == 0 ? 5 : 0, [-EINVAL])
         }
         guard let ring = device.ring else { return try callEnter(number, random.oneIn(2) ? 1 : 0, [-EINVAL]) }
-        if random.oneIn(8) { return try enterFromChild(device, number) }
+        switch random.below(8) {
+        case 0: return try enterOtherwise(device, "in another process") { cfuzz_fork_ioctl(number, $0, $1) }
+        case 1: return try enterOtherwise(device, "by two threads at once") { cfuzz_ioctl_at_once(number, $0, $1) }
+        default: break
+        }
         let mayWait = device.isNonBlocking || ring.isBehind
         try enter(device, number, mayWait && random.oneIn(2) ? UInt32(KVM_USER_RING_ENTER_WAIT) : 0)
     }
 
-    /// A copy of this process, with the ring mapped, has its replies looked at.
-    private func enterFromChild(_ device: FuzzedDevice, _ number: CInt) throws {
+    /// Has its replies looked at by a copy of this process, with the ring mapped, or by two threads at once.
+    private func enterOtherwise(
+        _ device: FuzzedDevice, _ how: String, _ call: (UInt64, UInt64) -> Int64
+    ) throws {
         arena.put(kvm_dev_user_ring_enter(), at: ringArgument)
-        let result = cfuzz_fork_ioctl(number, UInt64(CKVMUSER_RING_ENTER), ringArgument)
-        try expect(result, [0], "RING_ENTER in another process")
+        try expect(call(UInt64(CKVMUSER_RING_ENTER), ringArgument), [0], "RING_ENTER \(how)")
         try syncRing(device)
-        try demand(model(device).ring?.waiting.isEmpty != false, "ring: another process's RING_ENTER left replies")
+        try demand(model(device).ring?.waiting.isEmpty != false, "ring: RING_ENTER \(how) left replies in it")
     }
 
     /// Sleeps until a request comes that is sure to.

@@ -8,6 +8,8 @@
 #include <stdint.h>
 
 int64_t cfuzz_ioctl(int descriptor, uint64_t command, uint64_t argument);
+/// Two threads make the same ioctl at once. A failure of one of them, if there is one.
+int64_t cfuzz_ioctl_at_once(int descriptor, uint64_t command, uint64_t argument);
 int64_t cfuzz_read(int descriptor, uint64_t address, size_t count);
 int64_t cfuzz_write(int descriptor, uint64_t address, size_t count);
 /// readv and writev of `count` bytes at `address`, in two parts of which the first has `first` bytes.
