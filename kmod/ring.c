@@ -260,11 +260,12 @@ bool kvm_user_ring_drain(struct kvm_user_device *dev)
  * kvm_user_ring_drain_all - look at all replies that there are now
  * @dev: the device
  *
- * As many as are owed: a process that gives more does not keep anybody here.
+ * As many as there is room for: a process that gives more meanwhile does not
+ * keep anybody here.
  */
 void kvm_user_ring_drain_all(struct kvm_user_device *dev)
 {
-	u32 rounds = dev->queue.depth / KVM_USER_RING_BATCH + 1;
+	u32 rounds = kvm_user_ring_entries(dev) / KVM_USER_RING_BATCH + 1;
 	bool more = true;
 
 	while (more && rounds--) {

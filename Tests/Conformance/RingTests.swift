@@ -196,6 +196,24 @@ struct RingTests {
         }
     }
 
+    @Test("RING_ENTER has all replies looked at that the ring has room for, the last of them a load's")
+    func repliedBehindRefused() throws {
+        // The ring has 512 places then.
+        try ModuleUnderTest.withQueueDepth(257) {
+            try withRing { guest, ring in
+                try guest.perform(.deviceStore(1))
+                let ticket = try guest.begin(.deviceLoad())
+                let requests = try ring.take(exactly: 2)
+                try guest.expectWaiting(ticket)
+                let replies = Array(repeating: requests[0].reply(), count: 511) + [requests[1].reply(0x64)]
+                #expect(ring.put(replies.span) == replies.count)
+                try ring.enter(waiting: false)
+                #expect(ring.refusedReplies == 510)
+                #expect(try guest.finish(ticket) == 0x64)
+            }
+        }
+    }
+
     @Test("B4: a parked load is answered by way of the ring, and requested once")
     func parked() throws {
         let hold = SignalHold()
