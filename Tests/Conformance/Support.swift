@@ -109,6 +109,11 @@ func now() -> Duration {
     return .seconds(time.tv_sec) + .nanoseconds(time.tv_nsec)
 }
 
+/// The shortest of three times that something takes: a machine with much else to do only ever makes one longer.
+func shortest(_ duration: () throws -> Duration) rethrows -> Duration {
+    try min(duration(), duration(), duration())
+}
+
 /// Waits until `condition` holds; false if it does not within the limit.
 func eventually(within limit: Duration = .seconds(20), _ condition: () throws -> Bool) rethrows -> Bool {
     let end = now() + limit
