@@ -212,7 +212,7 @@ let package = Package(
         .testTarget(
             name: "Conformance",
             dependencies: [
-                "CConformance", "CKVMUser", "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices",
+                "CConformance", "CKVM", "CKVMUser", "KVM", "MMIOForwarding", "DeviceEmulation", "ReferenceDevices",
                 "GuestPrograms", "KernelModule", "LinuxSystem", "SeededRandom", system,
             ],
             swiftSettings: strict),

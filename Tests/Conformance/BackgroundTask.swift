@@ -2,6 +2,7 @@
 //
 // Something that blocks, on a thread of its own.
 
+import CKVM
 import Glibc
 import LinuxSystem
 import Synchronization
@@ -27,6 +28,7 @@ final class BackgroundTask<Value: Sendable>: Sendable {
                 _ = unsafe sigemptyset(&signals)
                 _ = unsafe sigaddset(&signals, SIGUSR2)
                 _ = unsafe pthread_sigmask(SIG_UNBLOCK, &signals, nil)
+                outcome.thread.withLock { $0 = ckvm_thread_id() }
                 let result = Result { try body() }
                 outcome.result.withLock { $0 = result }
             })
@@ -35,9 +37,26 @@ final class BackgroundTask<Value: Sendable>: Sendable {
     /// Whether it has returned or thrown.
     var hasEnded: Bool { outcome.result.withLock { $0 != nil } }
 
+    /// Whether it sleeps in a read, a poll or an ioctl.
+    var isBlocked: Bool {
+        guard let thread = outcome.thread.withLock({ $0 }),
+            let call = try? textOfFile("/proc/self/task/\(thread)/syscall").split(separator: " ").first
+        else { return false }
+        // By their numbers on x86-64.
+        return ["0", "7", "16"].contains(call)
+    }
+
     /// Ends a blocking call that it is in.
     func interrupt() {
         thread.withLock { $0?.signal(SIGUSR2) }
+    }
+
+    /// Ends a blocking call that it is in or is about to make; whether it has returned or thrown then.
+    func interruptUntilEnded() -> Bool {
+        eventually {
+            interrupt()
+            return hasEnded
+        }
     }
 
     /// Waits for it, once.
@@ -49,5 +68,6 @@ final class BackgroundTask<Value: Sendable>: Sendable {
 
     private final class Outcome: Sendable {
         let result = Mutex<Result<Value, any Error>?>(nil)
+        let thread = Mutex<pid_t?>(nil)
     }
 }

@@ -101,8 +101,8 @@ struct ExchangeTests {
                 let turn = try emulation.value.rawExchange(replies, room: 4, flags: Self.wait)
                 return (turn.accepted, turn.requests.count)
             }
-            #expect(!eventually(within: .milliseconds(100)) { task.hasEnded })
-            task.interrupt()
+            try #require(eventually { task.isBlocked })
+            #expect(task.interruptUntilEnded())
             if replying {
                 #expect(try task.join() == (1, 0))
                 // They count: a second time they answer nothing.
@@ -139,7 +139,7 @@ struct ExchangeTests {
             let turn = try emulation.value.rawExchange(replies, room: 4, flags: wait)
             return (turn.accepted, turn.requests.count)
         }
-        #expect(!eventually(within: .milliseconds(100)) { task.hasEnded })
+        try #require(eventually { task.isBlocked })
         return (task, replies.count)
     }
 
@@ -147,7 +147,7 @@ struct ExchangeTests {
 
     @Test("where the first reply is bad, it fails as write does, and fetches nothing")
     func firstIsBad() throws {
-        try ForwardedGuest.run(vcpus: 2, timeout: .milliseconds(300)) { guest in
+        try ForwardedGuest.run(vcpus: 2, timeout: .seconds(2)) { guest in
             let emulation = try guest.control.makeEmulationDescriptor()
             let load = try guest.begin(.deviceLoad(), on: 1)
             let stale = try emulation.take(exactly: 1)[0]
@@ -208,6 +208,7 @@ struct ExchangeTests {
             let emulation = try guest.control.makeEmulationDescriptor()
             #expect(try guest.perform(.deviceLoad()) == 0xffff_ffff)
             _ = try emulation.rawExchange([], room: 0)
+            try guest.control.setTimeout(.seconds(60))
             let load = try guest.begin(.deviceLoad())
             let requests = try emulation.take(exactly: 1)
             try emulation.reply(requests[0], 3)
@@ -318,7 +319,7 @@ struct ExchangeTests {
     @Test("the transport leaves stale replies out, counts them, and gives the rest, with the call and without")
     func transportStale() throws {
         for usesCall in [true, false] {
-            try ForwardedGuest.run(vcpus: 2, timeout: .milliseconds(300)) { guest in
+            try ForwardedGuest.run(vcpus: 2, timeout: .seconds(2)) { guest in
                 var emulation = try guest.control.makeEmulationDescriptor()
                 emulation.features = usesCall ? nil : []
                 try guest.perform(.deviceStore(1), on: 0)
@@ -346,8 +347,8 @@ struct ExchangeTests {
                 var mine = try emulation.value.duplicate()
                 return try mine.turn(Self.replies(to: requests)).count
             }
-            #expect(!eventually(within: .milliseconds(100)) { task.hasEnded })
-            task.interrupt()
+            try #require(eventually { task.isBlocked })
+            #expect(task.interruptUntilEnded())
             #expect(throws: Errno.interrupted) { _ = try task.join() }
             var mine = try emulation.value.duplicate()
             #expect(throws: Errno.invalidArgument) { _ = try mine.turn(Self.replies(to: requests)) }

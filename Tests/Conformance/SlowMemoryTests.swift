@@ -39,11 +39,7 @@ struct SlowMemoryTests {
             #expect(try emulation.value.rawExchange([], room: 4).requests.isEmpty)
             let waiting = try BackgroundTask { try emulation.value.takeNow() }
             #expect(!eventually(within: .milliseconds(100)) { waiting.hasEnded })
-            #expect(
-                eventually {
-                    waiting.interrupt()
-                    return waiting.hasEnded
-                })
+            #expect(waiting.interruptUntilEnded())
             #expect(throws: Errno.interrupted) { try waiting.join() }
             try guest.perform(.deviceStore(3))
             try memory.value.give()
@@ -96,7 +92,7 @@ struct SlowMemoryTests {
             let waiting = try BackgroundTask {
                 try emulation.value.descriptor.ioctl(CKVMUSER_EXCHANGE, page.address, onInterrupt: .fail)
             }
-            #expect(!eventually(within: .milliseconds(100)) { waiting.hasEnded })
+            try #require(eventually { waiting.isBlocked })
             try page.protect()
             try guest.perform(.deviceStore(9))
             #expect(throws: Errno.badAddress) { try waiting.join() }
