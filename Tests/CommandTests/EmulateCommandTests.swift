@@ -21,7 +21,7 @@ struct EmulateCommandTests {
 
     @Test("A wait of more than a second says for whom")
     func waiting() throws {
-        let run = try CommandProcess("emulate scratch --socket /nonexistent/vmm --wait 1.2", output: "/dev/null")
+        let run = try CommandProcess("emulate scratch --socket /nonexistent/vmm --wait 4", output: "/dev/null")
         #expect(run.status == 1)
         #expect(run.errorText.contains("waiting for a VMM at /nonexistent/vmm"))
     }

@@ -42,7 +42,7 @@ struct BlockingTests {
     @Test("B1: it fails to with the section held, which is what the rule is for")
     func memorySlotStallsWithSectionHeld() throws {
         let elapsed = try ModuleUnderTest.withTestBuild(["hold_srcu=1"]) {
-            try addingSlotWhileLoadWaits(timeout: .seconds(2))
+            try addingSlotWhileLoadWaits(timeout: .seconds(6))
         }
         #expect(elapsed > .seconds(1), "took \(elapsed)")
     }
@@ -94,13 +94,13 @@ struct BlockingTests {
 
     @Test("B3: a load that times out reads all-ones, its request is retired, and the device goes on")
     func loadTimesOut() throws {
-        try ForwardedGuest.run(timeout: .milliseconds(200)) { guest in
+        try ForwardedGuest.run(timeout: .seconds(2)) { guest in
             let emulation = try guest.control.makeEmulationDescriptor()
             let start = now()
             let load = try guest.begin(.deviceLoad())
             let late = try emulation.take(exactly: 1)
             #expect(try guest.finish(load) == 0xffff_ffff)
-            #expect(now() - start >= .milliseconds(200))
+            #expect(now() - start >= .seconds(2))
             #expect(throws: Errno.stale) { try emulation.reply(late[0], 7) }
             // Once: it has its reply now.
             #expect(throws: Errno.invalidArgument) { try emulation.reply(late[0], 7) }
@@ -110,6 +110,7 @@ struct BlockingTests {
             #expect(counters["invalid_replies"] == 1)
             #expect(counters["all_ones"] == 1)
 
+            try guest.control.setTimeout(.seconds(60))
             let next = try guest.begin(.deviceLoad())
             try emulation.reply(try emulation.take(exactly: 1)[0], 8)
             #expect(try guest.finish(next) == 8)
@@ -130,12 +131,13 @@ struct BlockingTests {
         try ForwardedGuest.run(timeout: .seconds(1)) { guest in
             let emulation = try guest.control.makeEmulationDescriptor(nonBlocking: true)
             #expect(try guest.perform(.deviceLoad()) == 0xffff_ffff)
-            let start = now()
             for _ in 0..<20 { #expect(try guest.perform(.deviceLoad()) == 0xffff_ffff) }
-            #expect(now() - start < .seconds(1))
-            #expect(try DebugCounters.ofNewestDevice()["timeouts"] == 1)
+            let counters = try DebugCounters.ofNewestDevice()
+            #expect(counters["timeouts"] == 1)
+            #expect(counters["all_ones"] == 21)
             // A read, though it finds nothing, shows that the process lives: from here on loads wait for it.
             #expect(throws: Errno.resourceTemporarilyUnavailable) { try emulation.takeNow() }
+            try guest.control.setTimeout(.seconds(60))
             let load = try guest.begin(.deviceLoad())
             try emulation.reply(try emulation.take(exactly: 1)[0], 3)
             #expect(try guest.finish(load) == 3)
@@ -145,7 +147,7 @@ struct BlockingTests {
     @Test("B3: a process that waits in read() all the while is no hung one")
     func waitingReaderIsAlive() throws {
         // Long enough for the reader to wait by then, on a slow machine too.
-        try ForwardedGuest.run(timeout: .seconds(2)) { guest in
+        try ForwardedGuest.run(timeout: .seconds(6)) { guest in
             let emulation = try guest.control.makeEmulationDescriptor()
             // One thread has a request and hangs; another waits for the next.
             let hung = try guest.begin(.deviceLoad())
@@ -175,9 +177,7 @@ struct BlockingTests {
                 try guest.perform(.deviceStore(3))
                 #expect(now() - start >= .milliseconds(200))
                 // From here on at once.
-                let second = now()
                 for value in 4...13 { try guest.perform(.deviceStore(UInt128(value))) }
-                #expect(now() - second < .seconds(1))
                 let counters = try DebugCounters.ofNewestDevice()
                 #expect(counters["timeouts"] == 1)
                 #expect(counters["dropped"] == 11)
@@ -195,7 +195,7 @@ struct BlockingTests {
 
     @Test("B3: a load whose older stores are not replied to times out with all-ones")
     func loadTimesOutBehindStore() throws {
-        try ForwardedGuest.run(timeout: .milliseconds(200)) { guest in
+        try ForwardedGuest.run(timeout: .seconds(2)) { guest in
             let emulation = try guest.control.makeEmulationDescriptor()
             try guest.perform(.deviceStore(1))
             let load = try guest.begin(.deviceLoad())
@@ -205,6 +205,7 @@ struct BlockingTests {
             #expect(try DebugCounters.ofNewestDevice()["timeouts"] == 1)
             // The store is still owed and accepted; then all is as before.
             try emulation.reply(requests[0])
+            try guest.control.setTimeout(.seconds(60))
             let next = try guest.begin(.deviceLoad())
             try emulation.reply(try emulation.take(exactly: 1)[0], 0x88)
             #expect(try guest.finish(next) == 0x88)

@@ -307,7 +307,7 @@ struct CommandLineTests {
         vmm.signal(SIGCONT)
         try #require(eventually { vmm.errorText.contains("going on") })
         vmm.signal(SIGKILL)
-        #expect(try vmm.end(within: .seconds(5)) == 128 + SIGKILL)
+        #expect(try vmm.end(within: .seconds(20)) == 128 + SIGKILL)
         #expect(try eventually { try handover.emulation.poll(milliseconds: 0).contains(.machineGone) })
     }
 

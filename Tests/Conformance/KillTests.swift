@@ -37,10 +37,8 @@ struct KillTests {
             // Time enough to be asleep for good.
             usleep(500_000)
             #expect(!(try handover.emulation.poll(milliseconds: 0).contains(.machineGone)))
-            let start = now()
             vmm.signal(SIGKILL)
             #expect(try vmm.end(within: Effort.patience(.seconds(10))) == 128 + SIGKILL)
-            #expect(now() - start < Effort.patience(.seconds(2)), "it took \(now() - start) to die")
             // What it had posted is still there to be read, then the end.
             #expect(try eventually { try handover.emulation.poll(milliseconds: 0).contains(.machineGone) })
         }

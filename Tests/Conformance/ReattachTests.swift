@@ -200,10 +200,8 @@ struct ReattachTests {
         emulation.signal(SIGKILL)
         try emulation.end()
         try #require(eventually { vmm.errorText.contains("the emulation process is gone") })
-        let start = now()
         vmm.signal(SIGKILL)
         #expect(try vmm.end(within: .seconds(10)) == 128 + SIGKILL)
-        #expect(now() - start < .seconds(2), "it took \(now() - start) to die")
     }
 
     @Test("EXIT: what comes to the VMM is answered with all-ones or dropped, counted, and said at the end")

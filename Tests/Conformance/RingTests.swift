@@ -143,6 +143,7 @@ struct RingTests {
             // Until there is a sign of life nothing waits.
             #expect(try guest.perform(.deviceLoad()) == 0xffff_ffff)
             try ring.reply(late, 1)
+            try guest.control.setTimeout(.seconds(60))
             let ticket = try guest.begin(.deviceLoad())
             let request = try ring.take(exactly: 1)[0]
             try ring.reply(request, 0x4d)
@@ -157,6 +158,7 @@ struct RingTests {
         try ForwardedGuest.run(timeout: .milliseconds(500)) { guest in
             let emulation = try guest.control.makeEmulationDescriptor()
             #expect(try guest.perform(.deviceLoad()) == 0xffff_ffff)
+            try guest.control.setTimeout(.seconds(60))
             var ring = try RequestRing(emulation)
             let ticket = try guest.begin(.deviceLoad())
             try ring.reply(try ring.take(exactly: 1)[0], 0x62)
@@ -166,7 +168,7 @@ struct RingTests {
 
     @Test("B3: a reply that lies in the ring by the time limit is taken, though nobody entered the kernel for it")
     func repliedByTheLimit() throws {
-        try withRing(timeout: .milliseconds(500)) { guest, ring in
+        try withRing(timeout: .seconds(4)) { guest, ring in
             let ticket = try guest.begin(.deviceLoad())
             let request = try ring.take(exactly: 1)[0]
             // The vCPU is asleep by now, and does not look until it wakes.
@@ -180,7 +182,7 @@ struct RingTests {
 
     @Test("B3: so is one that lies behind more replies than are looked at in one go")
     func repliedBehindOthers() throws {
-        try withRing(timeout: .seconds(1)) { guest, ring in
+        try withRing(timeout: .seconds(4)) { guest, ring in
             var requests: [ForwardedRequest] = []
             for value in 0..<150 {
                 try guest.perform(.deviceStore(UInt128(value)))
@@ -414,13 +416,14 @@ struct RingTests {
     @Test("B4: RESUME sees a reply that was given in the ring while another vCPU had run into the time limit (B3)")
     func resumedAfterStall() throws {
         let hold = SignalHold()
-        try withRing(vcpus: 2, timeout: .milliseconds(300), respond: hold.respond) { guest, ring in
+        try withRing(vcpus: 2, respond: hold.respond) { guest, ring in
             defer { hold.end() }
             try guest.control.setParking(true)
             let parked = try guest.begin(.deviceLoad())
             let request = try ring.take(exactly: 1)[0]
             guest.interrupt(0)
             try #require(eventually { hold.held[0] != nil })
+            try guest.control.setTimeout(.milliseconds(300))
             #expect(try guest.perform(.deviceLoad(), on: 1) == 0xffff_ffff)
             let replies = [request.reply(0x2468)]
             #expect(try ring.give(replies.span) == 1)
