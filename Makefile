@@ -17,7 +17,7 @@ test: ## run every test: on this machine, and in the lab on each kernel
 	@scripts/test
 sanitize: ## run the tests on kernels with KASAN, lockdep, KCSAN, kmemleak and fault injection, which are built first
 	@scripts/sanitize
-fuzz: ## do random operations against a model in the lab: DURATION=seconds SEED=number KERNEL=kasan|6.1|6.12
+fuzz: ## do random operations against a model in the lab: DURATION=seconds SEED=number KERNEL=kasan|kcsan|6.1|6.12
 	@scripts/fuzz
 bench: ## count what an access costs on every path, in the lab: JSON=file HTML=file OPTIONS='of mmiofd-bench'
 	@scripts/bench --json '$(JSON)' $(OPTIONS)

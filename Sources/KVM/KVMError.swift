@@ -55,7 +55,7 @@ extension KVMError: CustomStringConvertible {
         case ("KVM_SET_USER_MEMORY_REGION", .fileExists):
             return "the memory overlaps another slot"
         case ("KVM_CREATE_VCPU", .fileExists):
-            return "there is a vCPU with that index already"
+            return "there is a vCPU with that id already"
         case (_, .ioError):
             return "only the process that created the VM may use it"
         default:

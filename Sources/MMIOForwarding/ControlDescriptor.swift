@@ -99,7 +99,7 @@ public struct ControlDescriptor: ~Copyable, Sendable {
 
     /// Sets how long an access waits for a reply, or for space in the queue. C: `KVM_DEV_USER_TIMEOUT`.
     ///
-    /// - Parameter limit: the kernel rounds up to its clock tick; nil for no limit. 5 seconds in a new device.
+    /// - Parameter limit: a wait is never shorter, and up to two clock ticks longer; nil for no limit. 5 seconds in a new device.
     /// - Throws: ``ForwardingError``: EINVAL for a limit that is not positive, or beyond 584 years.
     public func setTimeout(_ limit: Duration?) throws(ForwardingError) {
         var nanoseconds: UInt64 = 0

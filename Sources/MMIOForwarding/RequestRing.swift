@@ -193,6 +193,7 @@ public import SystemPackage
 }
 
 extension RequestRing: RequestTransport {
+    /// All that the kernel did not take, those to no request included: the ring does not tell them apart.
     public var staleReplies: UInt64 { UInt64(refusedReplies) }
 
     public var takesCumulativeReplies: Bool {

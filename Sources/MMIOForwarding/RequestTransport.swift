@@ -4,7 +4,7 @@
 
 public import SystemPackage
 
-/// A source of requests and a sink for replies: the emulation descriptor, a socket to QEMU, a test's memory.
+/// A source of requests and a sink for replies: the emulation descriptor, a socket, a test's memory.
 public protocol RequestTransport: ~Copyable {
     /// Gives `replies` back in order, then waits until requests come and takes as many as fit, oldest first.
     ///

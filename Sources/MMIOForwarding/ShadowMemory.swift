@@ -56,6 +56,8 @@ extension EmulationDescriptor {
         }
     }
 
+    /// Makes an image that is large enough if there is none, maps and fills it, then sets the map: what
+    /// ``RequestTransport`` asks for; nil from a module without shadow memory.
     public func placeShadow(
         _ map: ShadowMap, _ fill: (borrowing ShadowImage) -> Void
     ) throws(ForwardingError) -> ShadowImage? {

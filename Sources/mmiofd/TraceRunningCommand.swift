@@ -24,8 +24,8 @@ struct TraceRunningCommand: ParsableCommand {
             With --json each line is an object. Of a tracepoint: event (its name without kvm_user_), monotonic_ns, \
             thread, command, processor (the host's), and what the tracepoint tells: device, vcpu, range, length, ret, \
             reason, redeliveries and aborted as numbers; sequence, offset, value and address as strings; kind (load or \
-            store), bus (mmio or pio), wait (for space, reply or stores), policy (abort, hold or exit); redelivered (true \
-            or false); and whatever a later module tells, under its own name, as a string, or in words if it has none. Of \
+            store), bus (mmio or pio), wait (for space, reply, stores, or shadow: stores that a load from the image \
+            follows), policy (abort, hold or exit); redelivered (true or false); and whatever a later module tells, under its own name, as a string, or in words if it has none. Of \
             lost events: event "lost", processor, count (null if not known). Of a line that is neither: event "other", \
             text. The last one: end (stopped, limit or module_gone), events, lost.
             """)
@@ -159,7 +159,7 @@ private struct Tally {
 }
 
 extension TraceItem {
-    /// "12.345678 vmm-812 queued device 3 vCPU 0 #17 store range 0 +0x404 4 bytes 0x1".
+    /// "12.345678 vmm-812 queued device 3 vCPU 0 #17 store range 0 +0x404 len 4 0x1".
     fileprivate var text: String {
         switch self {
         case .event(let event):
@@ -213,7 +213,7 @@ extension TraceEvent.Field {
         switch (name, value) {
         case (nil, "load"), (nil, "store"): "kind"
         case (nil, "mmio"), (nil, "pio"): "bus"
-        case (nil, "space"), (nil, "reply"), (nil, "stores"): "wait"
+        case (nil, "space"), (nil, "reply"), (nil, "stores"), (nil, "shadow"): "wait"
         case (nil, "abort"), (nil, "hold"), (nil, "exit"): "policy"
         case ("dev", _): "device"
         case ("cpu", _): "vcpu"

@@ -16,7 +16,7 @@ import Testing
             ("open /dev/kvm", Errno(rawValue: 19), "modprobe"),
             ("KVM_CREATE_DEVICE", Errno(rawValue: 19), "module loaded"),
             ("KVM_RUN", .ioError, "process that created"),
-            ("KVM_CREATE_VCPU", .fileExists, "that index"),
+            ("KVM_CREATE_VCPU", .fileExists, "that id"),
         ])
     func advice(call: String, errno: Errno, advice: String) {
         let text = KVMError(call: call, errno: errno).description
