@@ -41,6 +41,23 @@ struct CoalescingTests {
         #expect(try shortest(measured) < .milliseconds(800))
     }
 
+    /// How long it takes that a load wakes for the store before it, which is held back; what comes then is of `kinds`.
+    private func wakingByLoad(
+        _ guest: ForwardedGuest, _ emulation: Box<EmulationDescriptor>, _ kinds: [ForwardedRequest.Kind]
+    ) throws -> Duration {
+        let task = try waiter(emulation, polling: true)
+        try guest.perform(.deviceStore(1))
+        let start = now()
+        let ticket = try guest.begin(.deviceLoad())
+        #expect(eventually { task.hasEnded })
+        let elapsed = now() - start
+        let requests = try emulation.value.take(exactly: kinds.count)
+        #expect(requests.map(\.kind) == kinds)
+        try emulation.value.acknowledge(requests)
+        try guest.finish(ticket)
+        return elapsed
+    }
+
     // MARK: One wake-up
 
     @Test("stores below the number wake nobody, and the one that reaches it does", arguments: [false, true])
@@ -83,19 +100,7 @@ struct CoalescingTests {
     @Test("O3: a load wakes at once, and comes after the stores that were held back")
     func load() throws {
         try withCoalescing(100, .seconds(1)) { guest, emulation in
-            try expectAtOnce {
-                let task = try waiter(emulation, polling: true)
-                try guest.perform(.deviceStore(1))
-                let start = now()
-                let ticket = try guest.begin(.deviceLoad())
-                #expect(eventually { task.hasEnded })
-                let elapsed = now() - start
-                let requests = try emulation.value.take(exactly: 2)
-                #expect(requests.map(\.kind) == [.store, .load])
-                try emulation.value.acknowledge(requests)
-                try guest.finish(ticket)
-                return elapsed
-            }
+            try expectAtOnce { try wakingByLoad(guest, emulation, [.store, .load]) }
         }
     }
 
@@ -105,7 +110,9 @@ struct CoalescingTests {
             try withCoalescing(100, .seconds(1)) { guest, emulation in
                 try expectAtOnce {
                     let task = try waiter(emulation, polling: true)
+                    let first = now()
                     for value: UInt128 in 0..<2 { try guest.perform(.deviceStore(value)) }
+                    #expect(!task.hasEnded || now() - first > .milliseconds(900))
                     let start = now()
                     let ticket = try guest.begin(.deviceStore(2))
                     #expect(eventually { task.hasEnded })
@@ -124,17 +131,7 @@ struct CoalescingTests {
         try withCoalescing(100, .seconds(1)) { guest, emulation in
             try emulation.value.setShadowSize(4096)
             try emulation.value.setShadowMap(imageSize: 4096, .whole(0, 4096))
-            try expectAtOnce {
-                let task = try waiter(emulation, polling: true)
-                try guest.perform(.deviceStore(1))
-                let start = now()
-                let ticket = try guest.begin(.deviceLoad())
-                #expect(eventually { task.hasEnded })
-                let elapsed = now() - start
-                try emulation.value.acknowledge(try emulation.value.take(exactly: 1))
-                try guest.finish(ticket)
-                return elapsed
-            }
+            try expectAtOnce { try wakingByLoad(guest, emulation, [.store]) }
         }
     }
 
@@ -154,7 +151,9 @@ struct CoalescingTests {
             try expectAtOnce {
                 try emulation.value.setCoalescing(stores: 100, for: .seconds(1))
                 let held = try waiter(emulation, polling: true)
+                let first = now()
                 try guest.perform(.deviceStore(1))
+                #expect(!held.hasEnded || now() - first > .milliseconds(900))
                 let start = now()
                 try emulation.value.setCoalescing(stores: nil)
                 #expect(eventually { held.hasEnded })
